@@ -1,0 +1,34 @@
+# Each target makes its own .venv first; nothing else has to be installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): setup.py
+	$(PYTHON) -c 'import sys; sys.exit("mmdiff needs Python 3.11 or newer; call make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## clips, training, sampling, sync report in out/demo/report.html
+	$(BIN)/mmdiff demo -o out/demo
+
+test: $(STAMP)  ## the tests, on a CPU
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## the tests, slow ones too
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff
+	$(BIN)/ruff check .
+
+bench: $(STAMP)  ## speed of readers, loader, network and sampler on this machine
+	$(BIN)/python scripts/bench.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,134 @@
+"""The `mmdiff` command. Parsers only: every handler imports what it needs when it is called."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+RELEASED_MODEL = "checkpoints/impacts"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0 only on success."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.handler(options) or 0
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
+        print(f"mmdiff {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="mmdiff", description="Joint audio-video diffusion with sync that is proved."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_sample(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _command(commands, name: str, help_text: str, example: str, handler) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=help_text,
+        description=help_text,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def _add_demo(commands) -> None:
+    parser = _command(
+        commands, "demo", "make clips, train a little, sample, measure, and write report.html",
+        "mmdiff demo -o out/demo", _demo,
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
+    parser.add_argument("--model", default=RELEASED_MODEL, help="model folder (default: %(default)s)")
+    parser.add_argument("-n", "--num-generations", type=int, default=48, help="generations in each direction (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_train(commands) -> None:
+    parser = _command(
+        commands, "train", "train what a recipe describes; resumes by itself where it stopped",
+        "mmdiff train configs/tiny/joint.yaml train.max_steps=100", _train,
+    )
+    parser.add_argument("config", type=Path, help="recipe (YAML)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the recipe's")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, check the data, and stop")
+
+
+def _add_sample(commands) -> None:
+    parser = _command(
+        commands, "sample", "write MP4 files from a trained model",
+        f"mmdiff sample {RELEASED_MODEL} -n 8 -o out/generations", _sample,
+    )
+    parser.add_argument("model", help="folder that training exported")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
+    parser.add_argument("-n", "--num-generations", type=int, default=8, help="MP4 files (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm", "dpm++"), default="ddim", help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=8, help="generations at a time (default: %(default)s)")
+    condition = parser.add_mutually_exclusive_group()
+    condition.add_argument("--video", type=Path, help="video file or data set folder: generate its sound")
+    condition.add_argument("--audio", type=Path, help="sound file or data set folder: generate its picture")
+    parser.add_argument("--start", default="0", help="where in the file to start, in seconds (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="split, where a data set folder is given (default: %(default)s)")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_evaluate(commands) -> None:
+    parser = commands.add_parser("evaluate", help="measure generations", description="Measure generations.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    sync = _command(
+        kinds, "sync", "do sound and picture agree? offsets in ms and F1, with intervals and controls",
+        "mmdiff evaluate sync out/demo/clips out/generations -o out/sync", _evaluate_sync,
+    )
+    sync.add_argument("reference", type=Path, help="real pairs: a data set folder or a folder of MP4 files")
+    sync.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files")
+    sync.add_argument("-o", "--output", type=Path, help="folder for sync.json and report.html")
+    sync.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
+    sync.add_argument("--seed", type=int, default=0)
+    sync.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from mmdiff.demo import run_demo
+
+    return run_demo(options)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from mmdiff.recipes import build_task, load_recipe
+    from mmdiff.train.trainer import run_training
+
+    recipe = load_recipe(options.config, options.overrides)
+    return run_training(recipe, build_task, dry_run=options.dry_run)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from mmdiff.pipelines.generate import run_sampling
+
+    return run_sampling(options)
+
+
+def _evaluate_sync(options: argparse.Namespace) -> int:
+    from mmdiff.eval.suite import run_sync
+
+    return run_sync(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Clips become batches: manifests, windows, loaders."""

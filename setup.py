@@ -1,0 +1,46 @@
+"""mmdiff: joint audio-video diffusion. Dependencies, extras and console scripts."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "torch>=2.9,<2.14",  # an open range takes a newer build with gigabytes of CUDA packages
+    "numpy>=2.0",
+    "scipy>=1.13",
+    "einops>=0.8",
+    "diffusers>=0.42,<0.43",
+    "accelerate>=1.15,<2",
+    "safetensors>=0.5",
+    "av>=16,<19",
+    "soxr>=1.0",
+    "omegaconf>=2.4.0,<2.5",
+    "torchdata>=0.11",
+    "tensorboard>=2.18",
+    "tqdm>=4.66",
+    "pillow>=10,<12",
+    "matplotlib>=3.9",
+    "jinja2>=3.1",
+]
+EXTRAS = {
+    "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound
+    "decord": ["decord==0.6.0"],
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16"],
+}
+
+setup(
+    name="mmdiff",
+    version="0.1.0",
+    description="Joint audio-video diffusion with sync that is proved",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["mmdiff", "mmdiff.*", "data_tools", "data_tools.*"]),
+    package_data={"mmdiff": ["eval/*.html"], "data_tools": ["*.html"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["mmdiff = mmdiff.cli:main", "mmdiff-data = data_tools.cli:main"],
+    },
+)
