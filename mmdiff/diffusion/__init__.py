@@ -1,0 +1,1 @@
+"""The mathematics of diffusion, written for one tensor at a time."""

@@ -1,0 +1,78 @@
+"""What a network learns to predict, and how much every example counts: for one tensor of any shape `b ...`."""
+
+import torch
+from torch import Tensor
+
+
+def signal_and_noise(alphas_cumprod: Tensor, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sqrt(alpha-bar) and sqrt(1 - alpha-bar) at the timesteps `b`, shaped to multiply `like`."""
+    alpha = alphas_cumprod.to(like.device, torch.float32)[timesteps].reshape(-1, *[1] * (like.ndim - 1))
+    return alpha.sqrt(), (1 - alpha).sqrt()
+
+
+def add_noise(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """Mix data and noise: q(x_t | x_0) of DDPM (Ho et al. 2020, eq. 4)."""
+    signal, sigma = signal_and_noise(alphas_cumprod, timesteps, clean)
+    return signal * clean + sigma * noise
+
+
+def target(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor, prediction_type: str) -> Tensor:
+    """Return what the network should say: the noise, the data, or v = signal noise - sigma data (Salimans & Ho 2022)."""
+    if prediction_type == "epsilon":
+        return noise
+    if prediction_type == "sample":
+        return clean
+    if prediction_type == "v_prediction":
+        signal, sigma = signal_and_noise(alphas_cumprod, timesteps, clean)
+        return signal * noise - sigma * clean
+    raise ValueError(f"prediction_type: '{prediction_type}' is not known; use epsilon, v_prediction or sample")
+
+
+def snr(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """Return the signal-to-noise power at the timesteps `b`."""
+    alpha = alphas_cumprod.to(timesteps.device, torch.float32)[timesteps]
+    return alpha / (1 - alpha)
+
+
+def min_snr_weight(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float | None, prediction_type: str) -> Tensor:
+    """Return the loss weight `b` of min-SNR-gamma (Hang et al. 2023, section 3.4), for any prediction type.
+
+    With gamma None every example weighs one. The weight on the clean prediction is min(snr, gamma); what the network
+    predicts turns it into min(snr, gamma) / snr for epsilon and / (snr + 1) for v.
+    """
+    ratio = snr(alphas_cumprod, timesteps)
+    if gamma is None:
+        return torch.ones_like(ratio)
+    clamped = ratio.clamp(max=gamma)
+    divisor = {"epsilon": ratio, "v_prediction": ratio + 1, "sample": torch.ones_like(ratio)}
+    return clamped / divisor[prediction_type].clamp(min=1e-8)
+
+
+def per_example_mse(prediction: Tensor, expected: Tensor) -> Tensor:
+    """Return the mean squared error of every example, `b`, in float32."""
+    return (prediction.float() - expected.float()).square().flatten(1).mean(1)
+
+
+def draw_timesteps(
+    batch_size: int, names: tuple[str, ...], num_train_timesteps: int, mode: str, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw a timestep `b` for every modality: one for all (`shared`), or one each (`per_modality`).
+
+    In the second mode a third of the examples share one timestep (joint generation), a third draw independent ones, and
+    a third hold one modality, chosen at random, at timestep 0: what native conditional generation asks for.
+    """
+    device = generator.device
+
+    def draw() -> Tensor:
+        return torch.randint(0, num_train_timesteps, (batch_size,), generator=generator, device=device)
+
+    shared = draw()
+    if mode == "shared":
+        return {name: shared for name in names}
+    kind = torch.randint(0, 3, (batch_size,), generator=generator, device=device)
+    given = torch.randint(0, len(names), (batch_size,), generator=generator, device=device)
+    timesteps = {}
+    for number, name in enumerate(names):
+        own = torch.where(kind == 0, shared, draw())
+        timesteps[name] = torch.where((kind == 2) & (given == number), torch.zeros_like(own), own)
+    return timesteps

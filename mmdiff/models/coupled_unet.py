@@ -1,0 +1,347 @@
+"""The coupled U-Net of MM-Diffusion: a video branch and an audio branch that hear and see each other."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmdiff.models.cross_modal import CrossModalAttention
+from mmdiff.models.layers import (
+    GroupNorm,
+    SelfAttention,
+    VideoConv,
+    audio_conv,
+    configured_by,
+    timestep_embedding,
+    zeroed,
+)
+
+MODALITIES = ("video", "audio")
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CoupledUNetConfig:
+    """Settings of the coupled U-Net; the defaults are the published base model (133.7 M parameters).
+
+    `*_attention_resolutions` and `cross_attention_resolutions` name down-sampling factors of the picture (1, 2, 4, 8);
+    `cross_attention_windows` gives the window in frames at each of the latter.
+
+    Errors: `ValueError` where settings cannot go together.
+    """
+
+    video_channels: int = 3
+    audio_channels: int = 1
+    model_channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    num_res_blocks: int = 2
+    num_heads: int = 4
+    cross_attention_head_channels: int = 64
+    cross_attention_resolutions: tuple[int, ...] = (2, 4, 8)
+    cross_attention_windows: tuple[int, ...] = (1, 4, 8)
+    cross_attention_shift: bool = True
+    middle_cross_attention: bool = True
+    video_attention_resolutions: tuple[int, ...] = (2, 4, 8)
+    audio_attention_resolutions: tuple[int, ...] = ()
+    audio_downsampling: int = 4
+    dilation_cycle: int = 10
+    norm_groups: int = 32
+    dropout: float = 0.0
+    timestep_per_modality: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "channel_multipliers",
+            "cross_attention_resolutions",
+            "cross_attention_windows",
+            "video_attention_resolutions",
+            "audio_attention_resolutions",
+        ):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.cross_attention_resolutions) != len(self.cross_attention_windows):
+            raise ValueError(
+                "model: cross_attention_windows must give one window for each of cross_attention_resolutions"
+            )
+        for multiplier in self.channel_multipliers:
+            width = multiplier * self.model_channels
+            if width % self.norm_groups or width % self.num_heads:
+                raise ValueError(
+                    f"model: width {width} is no multiple of norm_groups {self.norm_groups} and num_heads "
+                    f"{self.num_heads}; change model_channels or channel_multipliers"
+                )
+
+    @property
+    def num_levels(self) -> int:
+        """Number of resolutions."""
+        return len(self.channel_multipliers)
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoids, linear, SiLU, linear; with `per_modality`, each branch is told the other's time too."""
+
+    def __init__(self, channels: int, per_modality: bool):
+        super().__init__()
+        self.channels = channels
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.other = nn.Linear(channels, channels) if per_modality else None
+
+    def forward(self, timesteps: State, dtype: torch.dtype) -> State:
+        own = {
+            name: self.mlp(timestep_embedding(timesteps[name], self.channels).to(dtype)) for name in MODALITIES
+        }
+        if self.other is None:
+            return own
+        video, audio = own["video"], own["audio"]
+        return {"video": video + self.other(F.silu(audio)), "audio": audio + self.other(F.silu(video))}
+
+
+class ResBlock(nn.Module):
+    """Both branches' residual block, with one projection of time, and the self-attention that belongs to it.
+
+    The first convolution comes before the resampling, which is applied to its output.
+    """
+
+    def __init__(self, config: CoupledUNetConfig, in_channels: int, out_channels: int, *, dilation: int,
+                 resample: str = "", video_attention: bool = False, audio_attention: bool = False):  # fmt: skip
+        super().__init__()
+        self.resample, self.factor = resample, config.audio_downsampling
+        groups = config.norm_groups
+        self.norm1 = nn.ModuleDict({name: GroupNorm(groups, in_channels) for name in MODALITIES})
+        self.conv1 = nn.ModuleDict(
+            {
+                "video": VideoConv(in_channels, out_channels),
+                "audio": audio_conv(in_channels, out_channels, dilation),
+            }
+        )
+        self.time = nn.Linear(config.model_channels, 2 * out_channels)
+        self.norm2 = nn.ModuleDict({name: GroupNorm(groups, out_channels) for name in MODALITIES})
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv2 = nn.ModuleDict(
+            {
+                "video": zeroed(nn.Conv3d(out_channels, out_channels, 1)),
+                "audio": zeroed(nn.Conv1d(out_channels, out_channels, 1)),
+            }
+        )
+        self.skip = nn.ModuleDict()
+        if in_channels != out_channels:
+            self.skip = nn.ModuleDict(
+                {"video": nn.Conv3d(in_channels, out_channels, 1), "audio": nn.Conv1d(in_channels, out_channels, 1)}
+            )
+        attention = [("spatial", video_attention), ("temporal", video_attention), ("audio", audio_attention)]
+        self.attention = nn.ModuleDict(
+            {kind: SelfAttention(out_channels, config.num_heads, groups) for kind, is_on in attention if is_on}
+        )
+
+    def forward(self, x: State, time: State) -> State:
+        return self._attend({name: self._branch(name, x[name], time[name]) for name in MODALITIES})
+
+    def _branch(self, name: str, x: Tensor, time: Tensor) -> Tensor:
+        hidden = self._resample(name, self.conv1[name](F.silu(self.norm1[name](x))))
+        x = self._resample(name, x)
+        scale, shift = self.time(F.silu(time)).reshape(len(time), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        hidden = self.norm2[name](hidden) * (1 + scale) + shift
+        hidden = self.conv2[name](self.dropout(F.silu(hidden)))
+        return (self.skip[name](x) if self.skip else x) + hidden
+
+    def _resample(self, name: str, x: Tensor) -> Tensor:
+        if self.resample == "down":
+            return F.avg_pool3d(x, (1, 2, 2)) if name == "video" else F.avg_pool1d(x, self.factor)
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=(1, 2, 2) if name == "video" else self.factor, mode="nearest")
+        return x
+
+    def _attend(self, x: State) -> State:
+        video, audio = x["video"], x["audio"]
+        b, _, f, h, w = video.shape
+        if "spatial" in self.attention:
+            tokens = self.attention["spatial"](rearrange(video, "b c f h w -> (b f) c (h w)"))
+            tokens = self.attention["temporal"](rearrange(tokens, "(b f) c s -> (b s) c f", b=b))
+            video = rearrange(tokens, "(b h w) c f -> b c f h w", b=b, h=h, w=w)
+        if "audio" in self.attention:
+            audio = self.attention["audio"](audio)
+        return {"video": video, "audio": audio}
+
+
+class Stage(nn.Module):
+    """One row of the network: a residual block, perhaps cross-modal attention, perhaps an up-sampling block."""
+
+    def __init__(self, block: ResBlock, cross: CrossModalAttention | None = None, up: ResBlock | None = None):
+        super().__init__()
+        self.block, self.cross, self.up = block, cross, up
+
+    def forward(self, video: Tensor, audio: Tensor, video_time: Tensor, audio_time: Tensor, shift: int):
+        time = {"video": video_time, "audio": audio_time}
+        x = self.block({"video": video, "audio": audio}, time)
+        if self.cross is not None:
+            video, audio = self.cross(x["video"], x["audio"], shift)
+            x = {"video": video, "audio": audio}
+        if self.up is not None:
+            x = self.up(x, time)
+        return x["video"], x["audio"]
+
+
+class CoupledUNet(ModelMixin, ConfigMixin):
+    """Denoise video `b c f h w` and audio `b c l` together (Ruan et al. 2023, section 3.2).
+
+    Height and width must divide by 2^(levels - 1), the audio's length by audio_downsampling^(levels - 1).
+    """
+
+    _supports_gradient_checkpointing = True
+    config_name = "config.json"
+
+    @configured_by(CoupledUNetConfig)
+    def __init__(self, config: CoupledUNetConfig):
+        super().__init__()
+        self.settings = config
+        self.gradient_checkpointing = False
+        width = config.model_channels * config.channel_multipliers[0]
+        self.time = TimestepEmbedding(config.model_channels, config.timestep_per_modality)
+        self.stem = nn.ModuleDict(
+            {"video": VideoConv(config.video_channels, width), "audio": audio_conv(config.audio_channels, width)}
+        )
+        self.encoder, widths, dilations = _build_encoder(config, width)
+        self.middle = _build_middle(config, widths[-1], 2 ** (dilations % config.dilation_cycle))
+        self.decoder = _build_decoder(config, widths, dilations - 1)
+        self.norm_out = nn.ModuleDict({name: GroupNorm(config.norm_groups, width) for name in MODALITIES})
+        self.head = nn.ModuleDict(
+            {
+                "video": zeroed(nn.Conv3d(width, config.video_channels, 3, padding=1)),
+                "audio": zeroed(audio_conv(width, config.audio_channels)),
+            }
+        )
+
+    @property
+    def cross_blocks(self) -> list[CrossModalAttention]:
+        """The cross-modal attention blocks in the order of their calls."""
+        stages = [*self.encoder, *self.middle, *self.decoder]
+        return [stage.cross for stage in stages if stage.cross is not None]
+
+    def draw_shifts(self, num_frames: int, generator: torch.Generator | None = None) -> list[int]:
+        """Draw every cross-modal block's shift, uniform in 0 .. frames - window (inclusive)."""
+        device = generator.device if generator is not None else "cpu"
+        spans = [num_frames - block.window_frames(num_frames) + 1 for block in self.cross_blocks]
+        if not self.settings.cross_attention_shift:
+            return [0] * len(spans)
+        return [int(torch.randint(span, (), generator=generator, device=device)) for span in spans]
+
+    def forward(
+        self,
+        noisy: State,
+        timesteps: State,
+        generator: torch.Generator | None = None,
+        shifts: list[int] | None = None,
+    ) -> State:
+        """Return what the network predicts, in the shapes of `noisy`.
+
+        `timesteps` holds `b` for each modality. The shifts of the cross-modal attention are drawn from `generator`, or
+        given in the order of the calls; recomputation under gradient checkpointing uses the same ones.
+        """
+        self._check_shapes(noisy)
+        shifts = self.draw_shifts(noisy["video"].shape[2], generator) if shifts is None else list(shifts)
+        remaining = iter(shifts)
+        time = self.time(timesteps, noisy["video"].dtype)
+        x = {name: self.stem[name](noisy[name]) for name in MODALITIES}
+        skips = [x]
+        for stage in self.encoder:
+            x = self._run(stage, x, time, remaining)
+            skips.append(x)
+        for stage in self.middle:
+            x = self._run(stage, x, time, remaining)
+        for stage in self.decoder:
+            skip = skips.pop()
+            x = {name: torch.cat([x[name], skip[name]], dim=1) for name in MODALITIES}
+            x = self._run(stage, x, time, remaining)
+        return {name: self.head[name](F.silu(self.norm_out[name](x[name]))) for name in MODALITIES}
+
+    def _run(self, stage: Stage, x: State, time: State, shifts) -> State:
+        shift = next(shifts) if stage.cross is not None else 0
+        inputs = (x["video"], x["audio"], time["video"], time["audio"], shift)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            video, audio = checkpoint(stage, *inputs, use_reentrant=False)
+        else:
+            video, audio = stage(*inputs)
+        return {"video": video, "audio": audio}
+
+    def _check_shapes(self, noisy: State) -> None:
+        levels = self.settings.num_levels - 1
+        factors = {"video": 2**levels, "audio": self.settings.audio_downsampling**levels}
+        for name in MODALITIES:
+            sizes = noisy[name].shape[-2:] if name == "video" else noisy[name].shape[-1:]
+            if any(size % factors[name] for size in sizes):
+                raise ValueError(
+                    f"model: {name} of size {tuple(sizes)} does not divide by {factors[name]}, which "
+                    f"{self.settings.num_levels} levels need; change the clip's size or length"
+                )
+
+
+def _cross(config: CoupledUNetConfig, channels: int, factor: int) -> CrossModalAttention | None:
+    if factor not in config.cross_attention_resolutions:
+        return None
+    window = config.cross_attention_windows[config.cross_attention_resolutions.index(factor)]
+    return _cross_block(config, channels, window)
+
+
+def _cross_block(config: CoupledUNetConfig, channels: int, window: int | None) -> CrossModalAttention:
+    per_head = config.cross_attention_head_channels
+    num_heads = max(channels // per_head, 1) if per_head > 0 else config.num_heads
+    return CrossModalAttention(channels, num_heads, config.norm_groups, window)
+
+
+def _attention_at(config: CoupledUNetConfig, factor: int) -> dict[str, bool]:
+    return {
+        "video_attention": factor in config.video_attention_resolutions,
+        "audio_attention": factor in config.audio_attention_resolutions,
+    }
+
+
+def _build_encoder(config: CoupledUNetConfig, width: int) -> tuple[nn.ModuleList, list[int], int]:
+    """Return the encoder's stages, the width of every skip, and the dilation counter after the last stage."""
+    stages, widths, counter = nn.ModuleList(), [width], 1
+    for level, multiplier in enumerate(config.channel_multipliers):
+        factor, out = 2**level, multiplier * config.model_channels
+        for _ in range(config.num_res_blocks):
+            dilation = 2 ** (counter % config.dilation_cycle)
+            block = ResBlock(config, width, out, dilation=dilation, **_attention_at(config, factor))
+            stages.append(Stage(block, _cross(config, out, factor)))
+            width, counter = out, counter + 1
+            widths.append(width)
+        if level < config.num_levels - 1:
+            dilation = 2 ** (counter % config.dilation_cycle)
+            stages.append(Stage(ResBlock(config, width, width, dilation=dilation, resample="down")))
+            counter += 1
+            widths.append(width)
+    return stages, widths, counter
+
+
+def _build_middle(config: CoupledUNetConfig, width: int, dilation: int) -> nn.ModuleList:
+    """Return two stages with full self-attention, the first followed by attention over all frames."""
+    blocks = [
+        ResBlock(config, width, width, dilation=dilation, video_attention=True, audio_attention=True)
+        for _ in range(2)
+    ]
+    cross = _cross_block(config, width, None) if config.middle_cross_attention else None
+    return nn.ModuleList([Stage(blocks[0], cross), Stage(blocks[1])])
+
+
+def _build_decoder(config: CoupledUNetConfig, widths: list[int], counter: int) -> nn.ModuleList:
+    """Return the decoder's stages, which mirror the encoder's and take its outputs in reverse order."""
+    stages, widths = nn.ModuleList(), list(widths)
+    width = widths[-1]
+    for level, multiplier in reversed(list(enumerate(config.channel_multipliers))):
+        factor, out = 2**level, multiplier * config.model_channels
+        for number in range(config.num_res_blocks + 1):
+            dilation = 2 ** (counter % config.dilation_cycle)
+            counter -= 1
+            block = ResBlock(config, width + widths.pop(), out, dilation=dilation, **_attention_at(config, factor))
+            up = None
+            if level and number == config.num_res_blocks:
+                up = ResBlock(
+                    config, out, out, dilation=2 ** (counter % config.dilation_cycle), resample="up"
+                )
+            stages.append(Stage(block, _cross(config, out, factor), up))
+            width = out
+    return stages

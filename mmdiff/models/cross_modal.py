@@ -1,0 +1,76 @@
+"""Random-shift multi-modal attention: each branch reads a window of the other (MM-Diffusion, section 3.3)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from mmdiff.models.layers import GroupNorm, attend, zeroed
+
+
+def circular_windows(tokens: Tensor, start: int, hop: int, length: int, count: int) -> Tensor:
+    """Cut `count` windows of `length` tokens, `hop` apart, the first at `start`, around a circle of tokens `b s d`.
+
+    Returns `b count length d`.
+    """
+    rolled = tokens.roll(-start, dims=1)
+    needed = (count - 1) * hop + length
+    circle = torch.cat([rolled, rolled[:, : max(needed - tokens.shape[1], 0)]], dim=1)
+    return rearrange(circle.unfold(1, length, hop)[:, :count], "b w d s -> b w s d")
+
+
+class CrossModalAttention(nn.Module):
+    """Video frames attend to the sound of `window` segments, and each sound segment to `window` frames.
+
+    The audio tokens are cut into one segment a frame; a remainder belongs to the last segment. Frame i and segment i
+    read the other modality's segments i + shift to i + shift + window - 1, around the circle.
+    """
+
+    def __init__(self, channels: int, num_heads: int, num_groups: int, window: int | None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window  # None: all frames
+        names = ("video", "audio")
+        self.norm = nn.ModuleDict({name: GroupNorm(num_groups, channels) for name in names})
+        self.qkv = nn.ModuleDict({name: nn.Linear(channels, 3 * channels) for name in names})
+        self.out = nn.ModuleDict({name: zeroed(nn.Linear(channels, channels)) for name in names})
+
+    def window_frames(self, num_frames: int) -> int:
+        """Return the window in frames, for a clip of that many frames."""
+        return min(self.window or num_frames, num_frames)
+
+    def forward(self, video: Tensor, audio: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+        """Take and return video `b c f h w` and audio `b c l`."""
+        _, _, f, h, _ = video.shape
+        tokens = {
+            "video": rearrange(self.norm["video"](video), "b c f h w -> b (f h w) c"),
+            "audio": rearrange(self.norm["audio"](audio), "b c l -> b l c"),
+        }
+        qkv = {name: self.qkv[name](tokens[name]).chunk(3, dim=-1) for name in tokens}
+        seen = self._frames_hear(qkv["video"][0], qkv["audio"][1:], f, shift)
+        heard = self._segments_see(qkv["audio"][0], qkv["video"][1:], f, shift)
+        video = video + rearrange(self.out["video"](seen), "b (f h w) c -> b c f h w", f=f, h=h)
+        audio = audio + rearrange(self.out["audio"](heard), "b l c -> b c l")
+        return video, audio
+
+    def _frames_hear(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: int) -> Tensor:
+        segment = key_value[0].shape[1] // f
+        assert segment > 0, f"{key_value[0].shape[1]} audio tokens are fewer than {f} frames"
+        length = self.window_frames(f) * segment
+        key, value = (
+            rearrange(circular_windows(x, shift * segment, segment, length, f), "b f s d -> (b f) s d")
+            for x in key_value
+        )
+        out = attend(rearrange(query, "b (f s) d -> (b f) s d", f=f), key, value, self.num_heads)
+        return rearrange(out, "(b f) s d -> b (f s) d", f=f)
+
+    def _segments_see(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: int) -> Tensor:
+        segment, frame = query.shape[1] // f, key_value[0].shape[1] // f
+        length = self.window_frames(f) * frame
+        key, value = (circular_windows(x, shift * frame, frame, length, f) for x in key_value)
+        whole = rearrange(query[:, : f * segment], "b (f s) d -> (b f) s d", f=f)
+        out = attend(whole, *(rearrange(x, "b f s d -> (b f) s d") for x in (key, value)), self.num_heads)
+        out = rearrange(out, "(b f) s d -> b (f s) d", f=f)
+        if query.shape[1] == f * segment:
+            return out
+        rest = attend(query[:, f * segment :], key[:, -1], value[:, -1], self.num_heads)
+        return torch.cat([out, rest], dim=1)
