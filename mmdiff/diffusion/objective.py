@@ -68,7 +68,7 @@ def draw_timesteps(
 
     shared = draw()
     if mode == "shared":
-        return {name: shared for name in names}
+        return dict.fromkeys(names, shared)
     kind = torch.randint(0, 3, (batch_size,), generator=generator, device=device)
     given = torch.randint(0, len(names), (batch_size,), generator=generator, device=device)
     timesteps = {}

@@ -156,7 +156,7 @@ class ResBlock(nn.Module):
 
     def _attend(self, x: State) -> State:
         video, audio = x["video"], x["audio"]
-        b, _, f, h, w = video.shape
+        b, h, w = video.shape[0], *video.shape[-2:]
         if "spatial" in self.attention:
             tokens = self.attention["spatial"](rearrange(video, "b c f h w -> (b f) c (h w)"))
             tokens = self.attention["temporal"](rearrange(tokens, "(b f) c s -> (b s) c f", b=b))
