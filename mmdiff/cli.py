@@ -51,9 +51,9 @@ def _add_demo(commands) -> None:
         commands, "demo", "make clips, train a little, sample, measure, and write report.html",
         "mmdiff demo -o out/demo", _demo,
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder (default: %(default)s)")
     parser.add_argument("--model", default=RELEASED_MODEL, help="model folder (default: %(default)s)")
-    parser.add_argument("-n", "--num-generations", type=int, default=48, help="generations in each direction (default: %(default)s)")
+    parser.add_argument("-n", "--num-generations", type=int, default=48, help="in each direction (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -84,7 +84,7 @@ def _add_sample(commands) -> None:
     condition.add_argument("--video", type=Path, help="video file or data set folder: generate its sound")
     condition.add_argument("--audio", type=Path, help="sound file or data set folder: generate its picture")
     parser.add_argument("--start", default="0", help="where in the file to start, in seconds (default: %(default)s)")
-    parser.add_argument("--split", default="test", help="split, where a data set folder is given (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -93,7 +93,7 @@ def _add_evaluate(commands) -> None:
     parser = commands.add_parser("evaluate", help="measure generations", description="Measure generations.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     sync = _command(
-        kinds, "sync", "do sound and picture agree? offsets in ms and F1, with intervals and controls",
+        kinds, "sync", "do sound and picture agree? offsets in ms and F1, with intervals",
         "mmdiff evaluate sync out/demo/clips out/generations -o out/sync", _evaluate_sync,
     )
     sync.add_argument("reference", type=Path, help="real pairs: a data set folder or a folder of MP4 files")

@@ -17,7 +17,7 @@ def add_noise(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: T
 
 
 def target(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor, prediction_type: str) -> Tensor:
-    """Return what the network should say: the noise, the data, or v = signal noise - sigma data (Salimans & Ho 2022)."""
+    """Return what the network should say: noise, data, or v = signal noise - sigma data (Salimans & Ho 2022)."""
     if prediction_type == "epsilon":
         return noise
     if prediction_type == "sample":

@@ -50,7 +50,6 @@ def make_scheduler(config: DiffusionConfig) -> DDPMScheduler:
         beta_start=config.beta_start,
         beta_end=config.beta_end,
         prediction_type=config.prediction_type,
-        variance_type="fixed_large",
         clip_sample=config.clip_sample,
         timestep_spacing="trailing",
     )
@@ -62,7 +61,8 @@ def make_sampler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
     Errors: `ValueError` for an unknown name.
     """
     if name == "ddpm":
-        return DDPMScheduler.from_config(scheduler.config)
+        # The posterior's own variance: with few steps, beta_t would leave noise behind after the last one.
+        return DDPMScheduler.from_config(scheduler.config, variance_type="fixed_small")
     if name == "ddim":
         return DDIMScheduler.from_config(scheduler.config, set_alpha_to_one=True)
     if name == "dpm++":

@@ -1,5 +1,6 @@
 """The coupled U-Net of MM-Diffusion: a video branch and an audio branch that hear and see each other."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from mmdiff.models.cross_modal import CrossModalAttention
 from mmdiff.models.layers import (
+    AudioConv,
     GroupNorm,
+    Pointwise,
     SelfAttention,
     VideoConv,
-    audio_conv,
     configured_by,
+    down,
     timestep_embedding,
+    token_major,
+    up,
     zeroed,
 )
 
@@ -52,6 +57,7 @@ class CoupledUNetConfig:
     norm_groups: int = 32
     dropout: float = 0.0
     timestep_per_modality: bool = False
+    frame_phase: bool = False  # tell the audio branch where in its frame every step lies
 
     def __post_init__(self) -> None:
         for name in (
@@ -112,25 +118,15 @@ class ResBlock(nn.Module):
         groups = config.norm_groups
         self.norm1 = nn.ModuleDict({name: GroupNorm(groups, in_channels) for name in MODALITIES})
         self.conv1 = nn.ModuleDict(
-            {
-                "video": VideoConv(in_channels, out_channels),
-                "audio": audio_conv(in_channels, out_channels, dilation),
-            }
+            {"video": VideoConv(in_channels, out_channels), "audio": AudioConv(in_channels, out_channels, dilation)}
         )
         self.time = nn.Linear(config.model_channels, 2 * out_channels)
         self.norm2 = nn.ModuleDict({name: GroupNorm(groups, out_channels) for name in MODALITIES})
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = nn.ModuleDict(
-            {
-                "video": zeroed(nn.Conv3d(out_channels, out_channels, 1)),
-                "audio": zeroed(nn.Conv1d(out_channels, out_channels, 1)),
-            }
-        )
+        self.conv2 = nn.ModuleDict({name: zeroed(Pointwise(out_channels, out_channels)) for name in MODALITIES})
         self.skip = nn.ModuleDict()
         if in_channels != out_channels:
-            self.skip = nn.ModuleDict(
-                {"video": nn.Conv3d(in_channels, out_channels, 1), "audio": nn.Conv1d(in_channels, out_channels, 1)}
-            )
+            self.skip = nn.ModuleDict({name: Pointwise(in_channels, out_channels) for name in MODALITIES})
         attention = [("spatial", video_attention), ("temporal", video_attention), ("audio", audio_attention)]
         self.attention = nn.ModuleDict(
             {kind: SelfAttention(out_channels, config.num_heads, groups) for kind, is_on in attention if is_on}
@@ -140,19 +136,17 @@ class ResBlock(nn.Module):
         return self._attend({name: self._branch(name, x[name], time[name]) for name in MODALITIES})
 
     def _branch(self, name: str, x: Tensor, time: Tensor) -> Tensor:
-        hidden = self._resample(name, self.conv1[name](F.silu(self.norm1[name](x))))
-        x = self._resample(name, x)
+        hidden = self._resample(self.conv1[name](F.silu(self.norm1[name](x))))
+        x = self._resample(x)
         scale, shift = self.time(F.silu(time)).reshape(len(time), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         hidden = self.norm2[name](hidden) * (1 + scale) + shift
         hidden = self.conv2[name](self.dropout(F.silu(hidden)))
         return (self.skip[name](x) if self.skip else x) + hidden
 
-    def _resample(self, name: str, x: Tensor) -> Tensor:
+    def _resample(self, x: Tensor) -> Tensor:
         if self.resample == "down":
-            return F.avg_pool3d(x, (1, 2, 2)) if name == "video" else F.avg_pool1d(x, self.factor)
-        if self.resample == "up":
-            return F.interpolate(x, scale_factor=(1, 2, 2) if name == "video" else self.factor, mode="nearest")
-        return x
+            return down(x, self.factor)
+        return up(x, self.factor) if self.resample == "up" else x
 
     def _attend(self, x: State) -> State:
         video, audio = x["video"], x["audio"]
@@ -201,7 +195,10 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         width = config.model_channels * config.channel_multipliers[0]
         self.time = TimestepEmbedding(config.model_channels, config.timestep_per_modality)
         self.stem = nn.ModuleDict(
-            {"video": VideoConv(config.video_channels, width), "audio": audio_conv(config.audio_channels, width)}
+            {
+                "video": VideoConv(config.video_channels, width),
+                "audio": AudioConv(config.audio_channels + 2 * config.frame_phase, width),
+            }
         )
         self.encoder, widths, dilations = _build_encoder(config, width)
         self.middle = _build_middle(config, widths[-1], 2 ** (dilations % config.dilation_cycle))
@@ -210,7 +207,7 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         self.head = nn.ModuleDict(
             {
                 "video": zeroed(nn.Conv3d(width, config.video_channels, 3, padding=1)),
-                "audio": zeroed(audio_conv(width, config.audio_channels)),
+                "audio": zeroed(AudioConv(width, config.audio_channels)),
             }
         )
 
@@ -244,7 +241,7 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         shifts = self.draw_shifts(noisy["video"].shape[2], generator) if shifts is None else list(shifts)
         remaining = iter(shifts)
         time = self.time(timesteps, noisy["video"].dtype)
-        x = {name: self.stem[name](noisy[name]) for name in MODALITIES}
+        x = {name: self.stem[name](token_major(value)) for name, value in self._with_phase(noisy).items()}
         skips = [x]
         for stage in self.encoder:
             x = self._run(stage, x, time, remaining)
@@ -265,6 +262,14 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         else:
             video, audio = stage(*inputs)
         return {"video": video, "audio": audio}
+
+    def _with_phase(self, noisy: State) -> State:
+        if not self.settings.frame_phase:
+            return noisy
+        video, audio = noisy["video"], noisy["audio"]
+        places = torch.arange(audio.shape[-1], device=audio.device) * (video.shape[2] / audio.shape[-1])
+        phase = torch.stack([(2 * math.pi * places).cos(), (2 * math.pi * places).sin()]).to(audio.dtype)
+        return {"video": video, "audio": torch.cat([audio, phase.expand(audio.shape[0], -1, -1)], dim=1)}
 
     def _check_shapes(self, noisy: State) -> None:
         levels = self.settings.num_levels - 1

@@ -12,10 +12,12 @@ def circular_windows(tokens: Tensor, start: int, hop: int, length: int, count: i
 
     Returns `b count length d`.
     """
-    rolled = tokens.roll(-start, dims=1)
-    needed = (count - 1) * hop + length
-    circle = torch.cat([rolled, rolled[:, : max(needed - tokens.shape[1], 0)]], dim=1)
-    return rearrange(circle.unfold(1, length, hop)[:, :count], "b w d s -> b w s d")
+    if length == hop and count * hop <= tokens.shape[1]:  # side by side: no token is read twice
+        ring = tokens.roll(-start, dims=1) if start % tokens.shape[1] else tokens
+        return rearrange(ring[:, : count * hop], "b (w s) d -> b w s d", w=count)
+    offsets = torch.arange(count, device=tokens.device)[:, None] * hop + torch.arange(length, device=tokens.device)
+    index = (offsets.flatten() + start) % tokens.shape[1]
+    return rearrange(tokens.index_select(1, index), "b (w s) d -> b w s d", w=count)
 
 
 class CrossModalAttention(nn.Module):
@@ -55,6 +57,8 @@ class CrossModalAttention(nn.Module):
     def _frames_hear(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: int) -> Tensor:
         segment = key_value[0].shape[1] // f
         assert segment > 0, f"{key_value[0].shape[1]} audio tokens are fewer than {f} frames"
+        if self.window_frames(f) * segment == key_value[0].shape[1]:  # every frame hears everything
+            return attend(query, *key_value, self.num_heads)
         length = self.window_frames(f) * segment
         key, value = (
             rearrange(circular_windows(x, shift * segment, segment, length, f), "b f s d -> (b f) s d")
@@ -64,6 +68,8 @@ class CrossModalAttention(nn.Module):
         return rearrange(out, "(b f) s d -> b (f s) d", f=f)
 
     def _segments_see(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: int) -> Tensor:
+        if self.window_frames(f) == f:  # every segment sees everything
+            return attend(query, *key_value, self.num_heads)
         segment, frame = query.shape[1] // f, key_value[0].shape[1] // f
         length = self.window_frames(f) * frame
         key, value = (circular_windows(x, shift * frame, frame, length, f) for x in key_value)

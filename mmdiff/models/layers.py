@@ -33,11 +33,18 @@ def configured_by(config_class: type):
     return decorate
 
 
+def token_major(x: Tensor) -> Tensor:
+    """Lay `b c ...` out in memory with the channels innermost, where convolutions and attention read them fastest."""
+    return rearrange(rearrange(x, "b c ... -> b ... c").contiguous(), "b ... c -> b c ...")
+
+
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation, always in float32."""
+    """Group normalisation of `b c ...`, always in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        wide = x.unsqueeze(2) if x.ndim == 3 else x  # four axes keep their memory layout, three do not
+        out = F.group_norm(wide.float(), self.num_groups, self.weight, self.bias, self.eps)
+        return out.reshape(x.shape).to(x.dtype)
 
 
 class VideoConv(nn.Module):
@@ -45,16 +52,48 @@ class VideoConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.spatial = nn.Conv3d(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1))
-        self.temporal = nn.Conv3d(out_channels, out_channels, (3, 1, 1), padding=(1, 0, 0))
+        self.spatial = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.temporal = nn.Conv2d(out_channels, out_channels, (3, 1), padding=(1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.temporal(self.spatial(x))
+        b, h = x.shape[0], x.shape[-2]
+        x = self.spatial(rearrange(x, "b c f h w -> (b f) c h w"))
+        x = self.temporal(rearrange(x, "(b f) c h w -> b c f (h w)", b=b))
+        return rearrange(x, "b c f (h w) -> b c f h w", h=h)
 
 
-def audio_conv(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Conv1d:
-    """Return a convolution of length 3 with the given dilation that keeps the length."""
-    return nn.Conv1d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+class AudioConv(nn.Module):
+    """A convolution of length 3 along the sound `b c l`, with a dilation, that keeps its length."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, 3), padding=(0, dilation), dilation=(1, dilation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.unsqueeze(2)).squeeze(2)
+
+
+class Pointwise(nn.Linear):
+    """A linear layer over the channels of `b c ...`: what others write as a convolution of size one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(super().forward(rearrange(x, "b c ... -> b ... c")), "b ... c -> b c ...")
+
+
+def down(x: Tensor, factor: int) -> Tensor:
+    """Average a picture `b c f h w` over 2x2 pixels, or a sound `b c l` over `factor` steps."""
+    if x.ndim == 3:
+        return F.avg_pool2d(x.unsqueeze(2), (1, factor)).squeeze(2)
+    pooled = F.avg_pool2d(rearrange(x, "b c f h w -> (b f) c h w"), 2)
+    return rearrange(pooled, "(b f) c h w -> b c f h w", b=x.shape[0])
+
+
+def up(x: Tensor, factor: int) -> Tensor:
+    """Repeat every pixel of a picture `b c f h w` 2x2 times, or every step of a sound `b c l` `factor` times."""
+    if x.ndim == 3:
+        return F.interpolate(x.unsqueeze(2), scale_factor=(1, factor), mode="nearest").squeeze(2)
+    larger = F.interpolate(rearrange(x, "b c f h w -> (b f) c h w"), scale_factor=2, mode="nearest")
+    return rearrange(larger, "(b f) c h w -> b c f h w", b=x.shape[0])
 
 
 def zeroed(module: nn.Module) -> nn.Module:

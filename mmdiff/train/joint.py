@@ -1,0 +1,163 @@
+"""Joint audio-video diffusion: the recipe and the task."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from mmdiff.checkpoint import JointComponents, load_components, load_part, save_components
+from mmdiff.data.clips import ClipConfig, DataConfig
+from mmdiff.data.loader import build_loader
+from mmdiff.data.preflight import preflight
+from mmdiff.diffusion.objective import add_noise, draw_timesteps, min_snr_weight, per_example_mse, target
+from mmdiff.diffusion.sampling import sample
+from mmdiff.diffusion.schedule import DiffusionConfig, make_sampler, make_scheduler
+from mmdiff.media import Clip
+from mmdiff.models import CoupledUNet, CoupledUNetConfig, MelCodec, PatchAutoencoder, PixelCodec, WaveformCodec
+from mmdiff.models.codec import Codec
+from mmdiff.train.optim import TrainConfig
+
+NUM_QUARTILES = 4
+
+
+@dataclass(frozen=True)
+class CodecsConfig:
+    """Which codec turns each modality into what the network sees; a folder takes precedence.
+
+    `folder` holds `video_codec/` and `audio_codec/`, as the task `codec` and every exported model write them.
+    """
+
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class JointRecipe:
+    """Everything that decides a joint training run."""
+
+    task: str = "joint"
+    seed: int = 0
+    output_dir: str = "runs/joint"
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    codecs: CodecsConfig = field(default_factory=CodecsConfig)
+    model: CoupledUNetConfig = field(default_factory=CoupledUNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+class JointTask(nn.Module):
+    """Denoise both modalities of a clip together (MM-Diffusion, eq. 5), each as its codec represents it."""
+
+    def __init__(self, recipe: JointRecipe):
+        super().__init__()
+        self.recipe = recipe
+        self.spec = recipe.clip.spec()
+        codecs = load_codecs(recipe.codecs)
+        self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
+        self.network = CoupledUNet(**asdict(recipe.model))
+        self.scheduler = make_scheduler(recipe.diffusion)
+
+    def loader(self, *, rank: int, world_size: int) -> Any:
+        """Return the endless, resumable stream of training batches of this rank."""
+        recipe = self.recipe
+        return build_loader(
+            recipe.data, self.spec, split="train", batch_size=recipe.train.batch_size, seed=recipe.seed,
+            rank=rank, world_size=world_size,
+        )  # fmt: skip
+
+    def preflight(self) -> str:
+        """Check the data before step 1; return what was found as a table."""
+        return preflight(self.recipe.data, self.spec).table()
+
+    def load_weights(self, folder: str) -> None:
+        """Begin from the network of an exported model."""
+        self.network.load_state_dict(load_part(folder, "denoiser").state_dict())
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the network's parameters by the modality that they serve."""
+        groups: dict[str, list[nn.Parameter]] = {"video": [], "audio": [], "shared": []}
+        for name, parameter in self.network.named_parameters():
+            parts = {"video" if part in ("spatial", "temporal") else part for part in name.split(".")}
+            groups[next((group for group in ("video", "audio") if group in parts), "shared")].append(parameter)
+        return groups
+
+    @torch.no_grad()
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the latents of a batch's video `b c f h w` and audio `b c n`, in float32."""
+        with torch.autocast(batch["video"].device.type, enabled=False):
+            return {name: codec.encode(batch[name]) for name, codec in self.codecs.items()}
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss, each modality's share, and the latter by quartiles of diffusion time."""
+        diffusion = self.recipe.diffusion
+        clean = self.encode(batch)
+        alphas = self.scheduler.alphas_cumprod
+        timesteps = draw_timesteps(
+            len(clean["video"]), tuple(clean), diffusion.num_train_timesteps, diffusion.timestep_mode, generator
+        )
+        noise = {
+            name: torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
+            for name, x in clean.items()
+        }
+        timesteps = {name: t.to(clean[name].device) for name, t in timesteps.items()}
+        noisy = {name: add_noise(clean[name], noise[name], timesteps[name], alphas) for name in clean}
+        output = self.network(noisy, timesteps, generator=generator)
+        losses = {}
+        for name in clean:
+            expected = target(clean[name], noise[name], timesteps[name], alphas, diffusion.prediction_type)
+            losses[name] = per_example_mse(output[name], expected)
+        return self._summary(losses, timesteps, alphas)
+
+    def _summary(self, losses: dict, timesteps: dict, alphas: Tensor) -> dict[str, Tensor]:
+        diffusion = self.recipe.diffusion
+        result = {}
+        for name, loss in losses.items():
+            weight = min_snr_weight(alphas, timesteps[name], diffusion.snr_gamma, diffusion.prediction_type)
+            result[f"loss/{name}"] = (weight * loss).mean()
+            quartile = timesteps[name] * NUM_QUARTILES // diffusion.num_train_timesteps
+            for number in range(NUM_QUARTILES):
+                result[f"loss/{name}/q{number + 1}"] = loss.detach()[quartile == number].mean()
+        return {"loss": sum(result[f"loss/{name}"] for name in losses), **result}
+
+    @torch.no_grad()
+    def preview(self, network: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> list[Clip]:
+        """Sample two clips with the network given, for people to look at."""
+        shapes = {name: x[:2].shape for name, x in self.encode(batch).items()}
+        noisy = {
+            name: torch.randn(shape, generator=generator, device=generator.device).to(batch["video"].device)
+            for name, shape in shapes.items()
+        }
+        latents = sample(
+            lambda state, timesteps: network(state, timesteps, generator=generator),
+            {name: make_sampler("ddim", self.scheduler) for name in shapes},
+            noisy, clean={}, num_inference_steps=20,
+        )  # fmt: skip
+        decoded = {name: codec.decode(latents[name]) for name, codec in self.codecs.items()}
+        return to_clips(decoded["video"], decoded["audio"][..., : self.spec.num_samples], self.spec)
+
+    def export(self, folder: Path, network: nn.Module) -> None:
+        """Write the folder that pipelines load, with the network given."""
+        parts = JointComponents(network, self.codecs["video"], self.codecs["audio"], self.scheduler, self.spec)
+        save_components(folder, parts)
+
+
+def load_codecs(config: CodecsConfig) -> dict[str, Codec]:
+    """Return both modalities' codecs: those of a folder, else pixels and samples as they are."""
+    if config.folder is None:
+        return {"video": PixelCodec(), "audio": WaveformCodec()}
+    return {name: load_part(config.folder, f"{name}_codec") for name in ("video", "audio")}
+
+
+def to_clips(video: Tensor, audio: Tensor, spec: Any) -> list[Clip]:
+    """Turn video `b c f h w` and audio `b c n` in [-1, 1] into clips."""
+    frames = ((rearrange(video.float().cpu(), "b c f h w -> b f h w c").clamp(-1, 1) + 1) * 127.5).round()
+    frames = frames.to(torch.uint8).numpy()
+    sound = audio.float().cpu().numpy().astype(np.float32)
+    return [Clip(picture, wave, spec.fps, spec.sample_rate) for picture, wave in zip(frames, sound)]
+
+
+__all__ = ["CodecsConfig", "JointRecipe", "JointTask", "load_codecs", "load_components", "to_clips"]
