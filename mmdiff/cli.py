@@ -53,7 +53,7 @@ def _add_demo(commands) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder (default: %(default)s)")
     parser.add_argument("--model", default=RELEASED_MODEL, help="model folder (default: %(default)s)")
-    parser.add_argument("-n", "--num-generations", type=int, default=48, help="in each direction (default: %(default)s)")
+    parser.add_argument("-n", "--num-generations", type=int, default=48, help="each way (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -112,9 +112,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from mmdiff.recipes import build_task, load_recipe
-    from mmdiff.train.trainer import run_training
 
     recipe = load_recipe(options.config, options.overrides)
+    from mmdiff.train.trainer import run_training
+
     return run_training(recipe, build_task, dry_run=options.dry_run)
 
 

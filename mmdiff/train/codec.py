@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
-
 from mmdiff.checkpoint import load_part, save_parts
 from mmdiff.data.clips import ClipConfig, DataConfig
 from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
+from mmdiff.train.optim import TrainConfig
+from torch import Tensor, nn
+
 from mmdiff.media import Clip
 from mmdiff.models import MelCodec, PatchAutoencoder
 from mmdiff.models.codec import MelCodecConfig, PatchAutoencoderConfig
 from mmdiff.train.joint import to_clips
-from mmdiff.train.optim import TrainConfig
 
 NUM_STATISTICS_BATCHES = 16
 
@@ -39,7 +39,7 @@ class CodecRecipe:
 
 
 class CodecTask(nn.Module):
-    """Reconstruct single frames: absolute error of pixels and of their differences, and a light pull to unit Gaussians."""
+    """Reconstruct single frames: absolute error of pixels and of edges, and a light pull to unit Gaussians."""
 
     def __init__(self, recipe: CodecRecipe):
         super().__init__()
@@ -68,7 +68,8 @@ class CodecTask(nn.Module):
         """Return the loss and its parts."""
         video = batch["video"]
         chosen = torch.randperm(video.shape[2], generator=generator, device=generator.device)
-        frames = rearrange(video[:, :, chosen[: self.recipe.frames_per_clip].to(video.device)], "b c f h w -> (b f) c h w")
+        video = video[:, :, chosen[: self.recipe.frames_per_clip].to(video.device)]
+        frames = rearrange(video, "b c f h w -> (b f) c h w")
         mean, log_variance = self.network.moments(frames)
         noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
         rebuilt = self.network.decoder(mean + noise * (log_variance / 2).exp())
