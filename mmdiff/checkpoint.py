@@ -1,0 +1,119 @@
+"""Model folders: where training and pipelines meet. diffusers' layout, safetensors only."""
+
+import json
+import shutil
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import DDPMScheduler
+from safetensors import SafetensorError
+from torch import nn
+
+from mmdiff.media import ClipSpec
+from mmdiff.models import CoupledUNet, MelCodec, PatchAutoencoder, PixelCodec, WaveformCodec
+
+INDEX_NAME = "model_index.json"
+# The only classes that a folder may name: nothing that a file says is imported.
+CLASSES = {
+    cls.__name__: cls
+    for cls in (CoupledUNet, PixelCodec, WaveformCodec, MelCodec, PatchAutoencoder, DDPMScheduler)
+}
+PARTS = {
+    "denoiser": ("CoupledUNet",),
+    "video_codec": ("PixelCodec", "PatchAutoencoder"),
+    "audio_codec": ("WaveformCodec", "MelCodec"),
+    "scheduler": ("DDPMScheduler",),
+}
+
+
+@dataclass(frozen=True)
+class JointComponents:
+    """Everything that sampling needs: network, codecs, noise schedule, and the clip it was trained on."""
+
+    denoiser: CoupledUNet
+    video_codec: nn.Module
+    audio_codec: nn.Module
+    scheduler: DDPMScheduler
+    clip: ClipSpec
+
+
+def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] | None = None) -> Path:
+    """Write parts as sub-folders, with an index of their classes; aside first, then renamed over an earlier one."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    try:
+        for name, part in parts.items():
+            part.save_pretrained(aside / name)
+        classes = {name: ["mmdiff", type(part).__name__] for name, part in parts.items()}
+        text = json.dumps({**(index or {}), **classes}, indent=2, sort_keys=True) + "\n"
+        (aside / INDEX_NAME).write_text(text, encoding="utf-8")
+        _replace(folder, aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def save_components(folder: str | Path, components: JointComponents) -> Path:
+    """Write the folder that `JointPipeline.from_pretrained` loads."""
+    clip = {**asdict(components.clip), "fps": str(components.clip.fps)}
+    parts = {name: getattr(components, name) for name in PARTS}
+    return save_parts(folder, parts, {"_class_name": "JointPipeline", "clip": clip})
+
+
+def load_part(folder: str | Path, name: str) -> Any:
+    """Load one part of a model folder.
+
+    Errors: `ValueError` that names the folder where the part is missing, damaged or of a class that has no place here.
+    """
+    index = _read_index(Path(folder))
+    entry = index.get(name)
+    class_name = entry[-1] if isinstance(entry, list) and entry else entry
+    if class_name not in PARTS[name]:
+        raise ValueError(f"{folder}: {name} is {class_name!r}; this must be one of {', '.join(PARTS[name])}")
+    part_folder = Path(folder) / name
+    if not part_folder.is_dir():
+        raise ValueError(f"{part_folder}: missing; the model folder is not complete")
+    try:
+        if class_name == "DDPMScheduler":
+            return DDPMScheduler.from_pretrained(part_folder)
+        return CLASSES[class_name].from_pretrained(part_folder, use_safetensors=True, low_cpu_mem_usage=False)
+    except (OSError, RuntimeError, TypeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{part_folder}: cannot be loaded ({error}); copy or export the model again") from error
+
+
+def load_components(folder: str | Path) -> JointComponents:
+    """Load a model folder.
+
+    Errors: `ValueError` that names the folder and what is wrong with it.
+    """
+    index = _read_index(Path(folder))
+    try:
+        clip = ClipSpec(**index["clip"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
+    return JointComponents(**{name: load_part(folder, name) for name in PARTS}, clip=clip)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        raise ValueError(f"{folder}: no model here ({INDEX_NAME} is missing); give a folder that training exported")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(index, dict):
+        raise ValueError(f"{path}: not a mapping of parts to classes")
+    return index
+
+
+def _replace(folder: Path, aside: Path) -> None:
+    """Put `aside` in the place of `folder`; an earlier one is kept until the new one stands."""
+    earlier = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.earlier")
+    if folder.exists():
+        folder.rename(earlier)
+    aside.rename(folder)
+    shutil.rmtree(earlier, ignore_errors=True)
