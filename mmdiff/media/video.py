@@ -32,8 +32,16 @@ class _Stamped:
     end: Fraction
 
 
-def read_video(path: str | Path, spec: ClipSpec | None = None, *, start: Fraction | float = 0) -> Picture:
-    """Read a file's picture: all of it as it is, or the window of `spec` that begins at `start` seconds.
+def read_video(
+    path: str | Path,
+    spec: ClipSpec | None = None,
+    *,
+    start: Fraction | float = 0,
+    size: tuple[int, int] | None = None,
+) -> Picture:
+    """Read a file's picture: all of it at its own rate, or the window of `spec` that begins at `start` seconds.
+
+    The whole file keeps its size, unless `size` (height, width) asks for another.
 
     Frame i of a window is the one on the screen at start + i / fps, resized and cropped about the centre to the size of
     `spec`. A gap before the first frame shows the first frame. The file needs no sound.
@@ -47,7 +55,7 @@ def read_video(path: str | Path, spec: ClipSpec | None = None, *, start: Fractio
         stream.thread_type = "NONE"
         zero = presentation_zero(container)
         if spec is None:
-            return _read_whole(container, stream, zero, path)
+            return _read_whole(container, stream, zero, path, size)
         start = Fraction(start)
         seek_before(container, stream, start + zero)
         frames = _pick(_stamped(container, stream, zero), spec, start, stream.time_base / 2, path)
@@ -112,8 +120,11 @@ def _pick(
     )
 
 
-def _read_whole(container, stream, zero: Fraction, path: str | Path) -> Picture:
-    items = [(to_rgb(item.frame), item.start, item.end) for item in _stamped(container, stream, zero)]
+def _read_whole(container, stream, zero: Fraction, path: str | Path, size: tuple[int, int] | None) -> Picture:
+    items = []
+    for item in _stamped(container, stream, zero):
+        image = to_rgb(item.frame)
+        items.append((fit(image, *size) if size else image, item.start, item.end))
     if not items:
         raise ValueError(f"{path}: not one frame can be decoded; the file is truncated or damaged")
     fps = Fraction(stream.average_rate or stream.guessed_rate or 25)

@@ -1,0 +1,26 @@
+"""The loader: an endless stream of batches whose position is part of the checkpoint."""
+
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from mmdiff.data.clips import DataConfig, WindowDataset
+from mmdiff.media import ClipSpec
+
+
+def build_loader(
+    config: DataConfig,
+    spec: ClipSpec,
+    *,
+    split: str,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> StatefulDataLoader:
+    """Return an endless loader of this rank's batches; `state_dict` and `load_state_dict` are exact.
+
+    A batch holds video `b c f h w` and audio `b c n`, float32 in [-1, 1], and lists of keys and start seconds.
+    """
+    dataset = WindowDataset(
+        config, spec, split=split, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+    )
+    return StatefulDataLoader(dataset, batch_size=None, num_workers=config.num_workers)
