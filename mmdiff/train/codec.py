@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from torch import Tensor, nn
+
 from mmdiff.checkpoint import load_part, save_parts
 from mmdiff.data.clips import ClipConfig, DataConfig
 from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
-from mmdiff.train.optim import TrainConfig
-from torch import Tensor, nn
-
 from mmdiff.media import Clip
 from mmdiff.models import MelCodec, PatchAutoencoder
 from mmdiff.models.codec import MelCodecConfig, PatchAutoencoderConfig
 from mmdiff.train.joint import to_clips
+from mmdiff.train.optim import TrainConfig
 
-NUM_STATISTICS_BATCHES = 16
+NUM_STATISTICS_BATCHES = 4
 
 
 @dataclass(frozen=True)

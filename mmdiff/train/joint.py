@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from torch import Tensor, nn
+
 from mmdiff.checkpoint import JointComponents, load_part, save_components
 from mmdiff.data.clips import ClipConfig, DataConfig
 from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
-from mmdiff.train.optim import TrainConfig
-from torch import Tensor, nn
-
 from mmdiff.diffusion.objective import add_noise, draw_timesteps, min_snr_weight, per_example_mse, target
 from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import DiffusionConfig, make_sampler, make_scheduler
 from mmdiff.media import Clip
 from mmdiff.models import CoupledUNet, CoupledUNetConfig, PixelCodec, WaveformCodec
 from mmdiff.models.codec import Codec
+from mmdiff.train.optim import TrainConfig
 
 NUM_QUARTILES = 4
 

@@ -1,0 +1,103 @@
+"""Watching a run: metrics.jsonl, TensorBoard, gradient norms and coverage by modality."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from mmdiff.media import Clip
+
+SILENCE_RMS = 1e-3  # -60 dBFS
+STILL_STD = 2 / 255
+
+
+class Monitor:
+    """Write every step's numbers, for people (TensorBoard) and for programs (metrics.jsonl)."""
+
+    def __init__(self, folder: Path, first_step: int):
+        self.path = Path(folder) / "metrics.jsonl"
+        _drop_lines_from(self.path, first_step)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=first_step)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Write the numbers of a step; what is not a number is left out."""
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def show(self, step: int, clips: list[Clip]) -> None:
+        """Show sampled clips: a moving picture and its sound."""
+        for number, clip in enumerate(clips):
+            image = Summary.Image(
+                height=clip.frames.shape[1], width=clip.frames.shape[2], colorspace=3,
+                encoded_image_string=as_gif(clip),
+            )  # fmt: skip
+            summary = Summary(value=[Summary.Value(tag=f"preview/{number}/video", image=image)])
+            self.writer._get_file_writer().add_summary(summary, step)
+            sound = torch.from_numpy(clip.waveform.mean(0, keepdims=True))
+            self.writer.add_audio(f"preview/{number}/audio", sound, step, sample_rate=clip.sample_rate)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Finish the files."""
+        self.file.close()
+        self.writer.close()
+
+
+def as_gif(clip: Clip) -> bytes:
+    """Return a clip's frames as an endlessly repeating GIF."""
+    images = [Image.fromarray(frame) for frame in clip.frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=float(1000 / clip.fps), loop=0
+    )
+    return buffer.getvalue()
+
+
+def gradient_norms(groups: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
+    """Return the gradient norm of every group of parameters, and of all together (`grad_norm`)."""
+    squares = {}
+    for name, parameters in groups.items():
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            squares[name] = torch.stack(torch._foreach_norm(gradients)).square().sum()
+    norms = {f"grad_norm/{name}": value.sqrt() for name, value in squares.items()}
+    return {"grad_norm": torch.stack(list(squares.values())).sum().sqrt(), **norms}
+
+
+def coverage(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the share of examples whose video `b c f h w` changes, and whose audio `b c n` is not silent."""
+    shares = {}
+    if "video" in batch:
+        changes = (batch["video"].amax(2) - batch["video"].amin(2)).flatten(1).amax(1)
+        shares["coverage/video"] = (changes > STILL_STD).float().mean()
+    if "audio" in batch:
+        level = batch["audio"].float().square().flatten(1).mean(1).sqrt()
+        shares["coverage/audio"] = (level > SILENCE_RMS).float().mean()
+    return shares
+
+
+def _drop_lines_from(path: Path, step: int) -> None:
+    """Remove lines of steps that will be taken again, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    aside.replace(path)
