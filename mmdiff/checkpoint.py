@@ -15,6 +15,8 @@ from mmdiff.media import ClipSpec
 from mmdiff.models import CoupledUNet, MelCodec, PatchAutoencoder, PixelCodec, WaveformCodec
 
 INDEX_NAME = "model_index.json"
+CONFIG_NAME = "config.json"
+SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 # The only classes that a folder may name: nothing that a file says is imported.
 CLASSES = {
     cls.__name__: cls
@@ -40,8 +42,12 @@ class JointComponents:
 
 
 def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] | None = None) -> Path:
-    """Write parts as sub-folders, with an index of their classes; aside first, then renamed over an earlier one."""
+    """Write parts as sub-folders, with an index of their classes; aside first, then renamed over an earlier model.
+
+    Errors: `ValueError` where the folder holds anything that is no part of a model, which would be lost.
+    """
     folder = Path(folder)
+    _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -78,9 +84,10 @@ def load_part(folder: str | Path, name: str) -> Any:
         raise ValueError(f"{part_folder}: missing; the model folder is not complete")
     try:
         if class_name == "DDPMScheduler":
-            return DDPMScheduler.from_pretrained(part_folder)
-        return CLASSES[class_name].from_pretrained(part_folder, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, RuntimeError, TypeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
+            _read_json(part_folder / SCHEDULER_CONFIG_NAME)
+            return DDPMScheduler.from_pretrained(part_folder, local_files_only=True)
+        return _load_network(CLASSES[class_name], part_folder)
+    except (OSError, RuntimeError, TypeError, KeyError, ValueError, AttributeError, SafetensorError) as error:
         raise ValueError(f"{part_folder}: cannot be loaded ({error}); copy or export the model again") from error
 
 
@@ -92,22 +99,48 @@ def load_components(folder: str | Path) -> JointComponents:
     index = _read_index(Path(folder))
     try:
         clip = ClipSpec(**index["clip"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
     return JointComponents(**{name: load_part(folder, name) for name in PARTS}, clip=clip)
+
+
+def _load_network(network_class: type, folder: Path) -> nn.Module:
+    """Load a network whose weights must be all there: diffusers would fill a gap with random numbers."""
+    _read_json(folder / CONFIG_NAME)
+    network, report = network_class.from_pretrained(
+        folder, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True, local_files_only=True
+    )
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[fault]:
+            some = ", ".join(str(key) for key in sorted(report[fault])[:3])
+            raise ValueError(f"the weights do not fit config.json: {fault.replace('_', ' ')}: {some}")
+    return network.eval()
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise ValueError(f"{folder}: no model here ({INDEX_NAME} is missing); give a folder that training exported")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; the model folder is not complete")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(index, dict):
-        raise ValueError(f"{path}: not a mapping of parts to classes")
-    return index
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not a mapping of names to values")
+    return values
+
+
+def _check_replaceable(folder: Path) -> None:
+    foreign = sorted({path.name for path in folder.iterdir()} - {*PARTS, INDEX_NAME}) if folder.is_dir() else []
+    if foreign:
+        raise ValueError(f"{folder}: holds {foreign[0]}, which is no part of a model and would be lost; "
+                         f"give a new or empty folder")  # fmt: skip
 
 
 def _replace(folder: Path, aside: Path) -> None:
