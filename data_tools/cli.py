@@ -63,7 +63,7 @@ def _add_record(commands) -> None:
         "times of shots, hits, kills and pickups from the game's own counters.\n"
         "Needs `pip install mmdiff[record]` and the system library OpenAL (Debian: libopenal1).",
         epilog="examples:\n  mmdiff-data record data/freedoom -n 12\n"
-        "  mmdiff-data record data/freedoom -n 6 --size 128x96 --scenarios defend_the_center,basic",
+        "  mmdiff-data record data/freedoom -n 6 --size 128x96 --scenarios defend_the_center,freedoom2_map01",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(handler=_record)
@@ -72,6 +72,7 @@ def _add_record(commands) -> None:
         "--scenarios", default="", metavar="A,B", help="scenarios in turn (default: all; a wrong name lists them)"
     )
     parser.add_argument("--channels", type=int, choices=(1, 2), default=2, help="(default: %(default)s)")
+    parser.add_argument("--small", action="store_true", help="half the bytes, at some loss; one file after another")
 
 
 def _add_common(parser: argparse.ArgumentParser, count: int, size: str) -> None:
@@ -112,7 +113,7 @@ def _record(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _announce(options, "freedoom", settings)
     del settings["fps"]
-    return _summarize(options, "freedoom", record_freedoom(options.output, **settings))
+    return _summarize(options, "freedoom", record_freedoom(options.output, **settings, is_small=options.small))
 
 
 def _settings(options: argparse.Namespace, fps: str) -> dict:

@@ -5,11 +5,13 @@ shows the muzzle flash, and the shot's sound begins with the first sample heard 
 likewise begin in the frame of their counter. So an event's time is the number of its frame over 35, uncorrected.
 """
 
+import contextlib
 import ctypes
+import hashlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -18,15 +20,17 @@ import numpy as np
 import soxr
 
 from data_tools.agent import BUTTONS, Agent, Sight
-from data_tools.footage import SPLIT_FRACTIONS, Footage, write_footage
-from mmdiff.data.manifest import Entry, Event
+from data_tools.footage import SPLIT_FRACTIONS, Footage, Render, assign_splits, write_clip, write_footage
+from mmdiff.data.manifest import MANIFEST_NAME, Entry, Event, write_manifest
 from mmdiff.media.audio import to_channels
 from mmdiff.media.clip import Clip
+from mmdiff.media.mux import write_mp4
 from mmdiff.media.video import fit
 
 FPS = Fraction(35)  # one frame a tic, the game's clock
 LICENCE = "BSD-3-Clause (Freedoom art and sound)"
 SILENCE = 1e-3  # of full scale: a recording that never gets louder is taken for silent
+SMALL = {"crf": 26, "audio_bitrate": 64_000}
 ENGINE_RATES = (22_050, 44_100)  # whole numbers of samples a tic
 ENGINE_SIZES = ((240, 320), (480, 640), (960, 1280))
 COUNTERS = (
@@ -37,7 +41,7 @@ COUNTERS = (
 
 @dataclass(frozen=True)
 class Scenario:
-    """A place to play: its configuration in ViZDoom's wheel, the map, how hard it is, and what a viewer would call it."""
+    """A place to play: its configuration in ViZDoom's wheel, how hard it is, what a viewer would call it, the map."""
 
     config: str
     skill: int
@@ -68,10 +72,11 @@ def record_freedoom(
     workers: int = 1,
     scenarios: Sequence[str] = tuple(SCENARIOS),
     fractions: Sequence[float] = SPLIT_FRACTIONS,
+    is_small: bool = False,
 ) -> list[Entry]:
     """Record `count` files, going round the scenarios, with their manifest; the same seed gives the same bytes.
 
-    Errors: `ValueError` where ViZDoom or OpenAL is missing, a scenario is unknown or a recording is silent.
+    is_small: about half the bytes, at some loss; one file after another, and an interrupted run begins again. Errors: `ValueError` where ViZDoom or OpenAL is missing, a scenario is unknown or a recording is silent.
     """
     scenarios = check_scenarios(scenarios)
     check_engine()
@@ -80,6 +85,8 @@ def record_freedoom(
     for index in range(count):
         name = scenarios[index % len(scenarios)]
         renders.append((f"{name}-{seed}-{index:04d}", partial(render_freedoom, seed, index, scenario=name, **size)))
+    if is_small:
+        return _write_small(Path(out), renders, assign_splits([key for key, _ in renders], seed, fractions))
     return write_footage(out, renders, seed=seed, workers=workers, name="freedoom", fractions=fractions)
 
 
@@ -95,7 +102,8 @@ def render_freedoom(
     engine_rate = next((rate for rate in ENGINE_RATES if rate >= sample_rate), ENGINE_RATES[-1])
     engine_size = next((s for s in ENGINE_SIZES if s[0] >= height and s[1] >= width), ENGINE_SIZES[-1])
     with tempfile.TemporaryDirectory() as folder:
-        game = _start(SCENARIOS[scenario], engine_rate, engine_size, int(rng.integers(1 << 31)), Path(folder))
+        with contextlib.chdir(folder):  # the engine leaves folders where it starts
+            game = _start(SCENARIOS[scenario], engine_rate, engine_size, int(rng.integers(1 << 31)), Path(folder))
         try:
             frames, sound, events = _play(game, Agent(rng), num_frames, height, width)
         finally:
@@ -148,7 +156,7 @@ def check_engine():
 
 
 def find_events(frame: int, before: dict[str, float], now: dict[str, float]) -> list[Event]:
-    """Return what happened between two neighbouring frames' counters, at the time of the second, frame number `frame`."""
+    """Return what happened between the counters of frame number `frame` and of the one before it."""
     time = round(frame / float(FPS), 6)
     rose = {name: now[name] - before[name] for name in now}
     found = []
@@ -163,6 +171,20 @@ def find_events(frame: int, before: dict[str, float], now: dict[str, float]) -> 
     if rose["HEALTH"] < 0:
         found.append(Event(time, "pain", "the player is hurt"))
     return found
+
+
+def _write_small(out: Path, renders: Sequence[tuple[str, Render]], splits: dict[str, str]) -> list[Entry]:
+    """Write the clips with fewer bytes than usual, and their manifest."""
+    if (out / MANIFEST_NAME).exists():
+        raise ValueError(f"{out}: holds footage already; choose another folder or delete this one")
+    entries = []
+    for key, render in renders:
+        footage, path = render(), f"files/{splits[key]}/{key}.mp4"
+        entry = write_clip(out, path, lambda footage=footage: footage, key, f"freedoom/{key}", splits[key])
+        write_mp4(out / path, footage.clip, **SMALL)
+        entries.append(replace(entry, sha256=hashlib.sha256((out / path).read_bytes()).hexdigest()))
+    write_manifest(out, entries)
+    return entries
 
 
 def _start(scenario: Scenario, sample_rate: int, size: tuple[int, int], seed: int, folder: Path):
