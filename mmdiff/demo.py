@@ -68,11 +68,11 @@ def plan(options: argparse.Namespace) -> list[Step]:
     clips, seed = str(output / CLIPS), str(options.seed)
     test_files = math.ceil(count / WINDOWS_IN_FILE)
     files = max(CLIP_FILES, math.ceil(test_files / FRACTIONS[2]))
-    fractions = [str(share) for share in FRACTIONS]
+    fractions = ",".join(str(share) for share in FRACTIONS)
     steps = [
         Step("make clips that no model has seen", (
             "mmdiff-data", "synthesize", "impacts", clips, "-n", str(files), "--seconds", str(FILE_SECONDS),
-            "--seed", str(HELD_OUT_SEED + options.seed), "--workers", "2", "--split-fractions", *fractions)),
+            "--seed", str(HELD_OUT_SEED + options.seed), "--workers", "2", "--split-fractions", fractions)),
         Step("train on from the released model, and stop", _train_command(output, model, STEPS_BEFORE_STOP)),
         Step("the same again, further: it resumes where it stopped", _train_command(output, model, STEPS_AFTER_RESUME)),
     ]  # fmt: skip

@@ -51,10 +51,17 @@ def test_every_command_is_one_that_the_command_line_knows(options):
     assert parsed[0].overrides[-1] < parsed[1].overrides[-1] and parsed[0].overrides[:-1] == parsed[1].overrides[:-1]
 
 
+def test_the_tools_know_their_command_too(options):
+    from data_tools.cli import build_parser as build_tools_parser
+
+    parsed = build_tools_parser().parse_args(list(demo.plan(options)[0].command[1:]))
+    assert parsed.count >= 5 and parsed.seed == demo.HELD_OUT_SEED
+
+
 def test_there_are_enough_held_out_windows(options):
     options.num_generations = 200
     command = demo.plan(options)[0].command
-    files, share = int(command[command.index("-n") + 1]), float(command[-1])
+    files, share = int(command[command.index("-n") + 1]), float(command[-1].split(",")[2])
     assert round(files * share) * demo.WINDOWS_IN_FILE >= 200
 
 
