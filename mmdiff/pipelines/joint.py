@@ -76,14 +76,17 @@ class JointPipeline(DiffusionPipeline):
     ) -> "JointPipeline":  # fmt: skip
         """Load a model folder or hub id; nothing but safetensors is read, and no class outside mmdiff is built.
 
-        `torch_dtype` is the denoiser's; the codecs stay in float32.
+        `torch_dtype` is the denoiser's; its norms and the codecs stay in float32.
 
         Errors: `ValueError` that names the file and the fault.
         """
         parts = load_components(find_model(pretrained_model_name_or_path, revision))
         pipe = cls(parts.denoiser, parts.video_codec, parts.audio_codec, parts.scheduler, parts.clip)
         if torch_dtype is not None:
-            pipe.denoiser.to(torch_dtype)
+            nn.Module.to(pipe.denoiser, torch_dtype)
+            for module in pipe.denoiser.modules():
+                if isinstance(module, nn.GroupNorm):  # it computes in float32
+                    module.float()
         return pipe if device is None else pipe.to(device)
 
     def save_pretrained(self, save_directory: str | Path) -> None:

@@ -1,0 +1,277 @@
+"""`mmdiff sample`: MP4 files, and beside each a JSON with everything needed to make it again."""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import diffusers
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import mmdiff
+from mmdiff.checkpoint import INDEX_NAME, PARTS
+from mmdiff.data.manifest import entry_path, read_manifest
+from mmdiff.media import Clip, ClipSpec, read_audio, read_video, write_mp4
+from mmdiff.pipelines.joint import JointOutput, JointPipeline, find_model
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those that torchrun started: generation i is made by rank i % world_size.
+
+    Errors: `ValueError` where the numbers cannot be.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size or self.local_rank < 0:
+            raise ValueError(f"rank {self.rank} of {self.world_size} (local {self.local_rank}): no such place; "
+                             "RANK, WORLD_SIZE and LOCAL_RANK are torchrun's to set")  # fmt: skip
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Place":
+        """Read torchrun's RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process."""
+        rank = int(environment.get("RANK", 0))
+        return cls(rank, int(environment.get("WORLD_SIZE", 1)), int(environment.get("LOCAL_RANK", rank)))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a generation is made for: a window of a file's picture or sound; `shown` is the path as it was typed."""
+
+    modality: str
+    path: Path
+    shown: str
+    start: Fraction
+
+
+def run_sampling(options: argparse.Namespace) -> int:
+    """Write `options.output/00000.mp4`, `00000.json` and so on; return 0.
+
+    Generation i has the seed `options.seed` + i. It is the same, bit for bit, whenever model, options, ranks and
+    software are; with another batch size or number of ranks it is the same but for rounding.
+
+    Errors: `FileExistsError` where a file is there already, before anything is sampled; `ValueError` where the model,
+    an option or a condition cannot be used.
+    """
+    place = Place.from_environment(os.environ)
+    _check_numbers(options)
+    own = range(place.rank, options.num_generations, place.world_size)
+    for index in own:
+        _check_free(options.output, index)
+    folder = find_model(options.model)
+    pipe = JointPipeline.from_pretrained(folder, device=_device(options.device, place))
+    pipe.set_progress_bar_config(disable=True)
+    planned = plan_conditions(options, pipe.clip)
+    conditions = {index: planned[index] for index in own}
+    hashes = {path: _sha256(path) for path in {given.path for given in conditions.values() if given is not None}}
+    facts = _facts_of_run(options, folder, pipe, place)
+    batches = [own[first : first + options.batch_size] for first in range(0, len(own), options.batch_size)]
+    rows = []
+    with tqdm(
+        total=len(batches) * options.steps, unit="step", desc="sampling", disable=place.rank != 0
+    ) as bar:
+        for batch in batches:
+            made = _generate(pipe, options, [conditions[index] for index in batch], batch, bar)
+            for index, clip in zip(batch, made.clips()):
+                rows.append(_write(options, index, clip, _told(conditions[index], hashes), facts))
+    _print(rows, is_json=options.json)
+    return 0
+
+
+def plan_conditions(options: argparse.Namespace, spec: ClipSpec) -> list[Condition | None]:
+    """Return what every generation is made for.
+
+    A file gives the same window to all; a data set folder gives consecutive windows of its split's files, in the order
+    of the manifest, one to each generation.
+
+    Errors: `ValueError` where the folder has fewer windows than generations.
+    """
+    modality = "video" if options.video else "audio"
+    given, start = options.video or options.audio, _start(options.start)
+    if given is None:
+        return [None] * options.num_generations
+    if not given.is_dir():
+        return [Condition(modality, given, str(given), start)] * options.num_generations
+    windows = []
+    for entry in read_manifest(given):
+        if entry.split == options.split:
+            duration = min(entry.duration_seconds, Fraction(entry.num_samples, entry.sample_rate)) - start
+            path, shown = entry_path(given, entry), str(given / entry.path)
+            for number in range(max(duration // spec.duration_seconds, 0)):
+                windows.append(Condition(modality, path, shown, start + number * spec.duration_seconds))
+    if len(windows) < options.num_generations:
+        raise ValueError(
+            f"{given}: split '{options.split}' has {len(windows)} windows of {float(spec.duration_seconds)} s for "
+            f"{options.num_generations} generations; lower -n, or choose another --split or more clips"
+        )
+    return windows[: options.num_generations]
+
+
+def read_condition(condition: Condition, spec: ClipSpec) -> np.ndarray:
+    """Return the window's frames uint8 `f h w 3` or waveform float32 `c n`; the other stream may be missing."""
+    if condition.modality == "video":
+        return read_video(condition.path, spec, start=condition.start).frames
+    return read_audio(
+        condition.path, sample_rate=spec.sample_rate, channels=spec.channels, start=condition.start,
+        num_samples=spec.num_samples,
+    ).waveform  # fmt: skip
+
+
+def _generate(
+    pipe: JointPipeline, options: argparse.Namespace, conditions: list[Condition | None], indices: range, bar: tqdm
+) -> JointOutput:
+    given: dict[str, Any] = {}
+    if conditions[0] is not None:
+        windows = {condition: read_condition(condition, pipe.clip) for condition in dict.fromkeys(conditions)}
+        given[conditions[0].modality] = np.stack([windows[condition] for condition in conditions])
+    return pipe(
+        num_generations=len(indices),
+        num_inference_steps=options.steps,
+        generator=[torch.Generator().manual_seed(options.seed + index) for index in indices],
+        sampler=options.sampler,
+        on_step=lambda _: bar.update(),
+        **given,
+    )
+
+
+def _told(condition: Condition | None, hashes: dict[Path, str]) -> dict[str, Any] | None:
+    """Return what the record says of a condition."""
+    if condition is None:
+        return None
+    return {
+        "modality": condition.modality,
+        "file": condition.shown,
+        "sha256": hashes[condition.path],
+        "start": str(condition.start),
+        "start_seconds": float(condition.start),
+    }
+
+
+def _write(options: argparse.Namespace, index: int, clip: Clip, given: dict | None, facts: dict) -> dict:
+    """Write a generation and its record; return its row of the result."""
+    _check_free(options.output, index)
+    movie, record = _paths(options.output, index)
+    write_mp4(movie, clip)
+    own = {"file": movie.name, "sha256": _sha256(movie), "index": index, "seed": options.seed + index}
+    aside = record.with_name(f".{record.name}.partial")
+    aside.write_text(json.dumps({**own, "condition": given, **facts}, indent=2) + "\n", encoding="utf-8")
+    aside.replace(record)
+    return {"file": str(movie), "seed": own["seed"], "condition": given}
+
+
+def _facts_of_run(options: argparse.Namespace, folder: Path, pipe: JointPipeline, place: Place) -> dict[str, Any]:
+    """Return what all generations of this run have in common; of paths, only those that the user typed."""
+    files = [folder / INDEX_NAME, *(file for part in PARTS for file in sorted((folder / part).iterdir()))]
+    device = pipe.device
+    return {
+        "model": {
+            "path": str(options.model),
+            "sha256": {file.relative_to(folder).as_posix(): _sha256(file) for file in files if file.is_file()},
+        },
+        "sampler": options.sampler,
+        "num_inference_steps": options.steps,
+        "batch_size": options.batch_size,
+        "world_size": place.world_size,
+        "clip": {**asdict(pipe.clip), "fps": str(pipe.clip.fps)},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "software": {
+            "python": platform.python_version(),
+            "mmdiff": mmdiff.__version__,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "numpy": np.__version__,
+            "av": av.__version__,
+        },
+        "command": _command(options),
+    }
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["mmdiff", "sample", options.model, "-o", options.output, "-n", options.num_generations]
+    words += ["--steps", options.steps, "--sampler", options.sampler, "--seed", options.seed]
+    words += ["--batch-size", options.batch_size]
+    for name in ("video", "audio"):
+        if getattr(options, name):
+            words += [f"--{name}", getattr(options, name), "--start", options.start, "--split", options.split]
+    if options.device:
+        words += ["--device", options.device]
+    return shlex.join(str(word) for word in words)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    limits = {"-n": options.num_generations, "--steps": options.steps, "--batch-size": options.batch_size}
+    for name, value in limits.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; it must be at least 0")
+    if options.video and options.audio:
+        raise ValueError("--video and --audio are both given: there is nothing to generate; give one of them")
+
+
+def _start(text: str) -> Fraction:
+    try:
+        start = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"--start is {text!r}; write seconds, such as 1.6 or 8/5") from error
+    if start < 0:
+        raise ValueError(f"--start is {text}; it must be at least 0")
+    return start
+
+
+def _device(asked: str | None, place: Place) -> torch.device:
+    """Return the device asked for; `cuda`, and by default where there is one, means this rank's own GPU."""
+    if asked in (None, "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", place.local_rank)
+    try:
+        device = torch.device(asked or "cpu")
+    except RuntimeError as error:
+        raise ValueError(f"--device is {asked!r}; use cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device is {asked}, but torch sees no GPU here; use --device cpu")
+    return device
+
+
+def _paths(folder: Path, index: int) -> tuple[Path, Path]:
+    return folder / f"{index:05d}.mp4", folder / f"{index:05d}.json"
+
+
+def _check_free(folder: Path, index: int) -> None:
+    for path in _paths(folder, index):
+        if path.exists() or path.is_symlink():
+            raise FileExistsError(f"{path}: is there already, and nothing is ever replaced; "
+                                  "give another folder with -o, or move it away")  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _print(rows: list[dict], *, is_json: bool) -> None:
+    """Print what this rank wrote."""
+    if is_json:
+        print(json.dumps(rows))
+        return
+    width = max((len(row["file"]) for row in rows), default=4)
+    print(f"{'file':<{width}}  {'seed':>10}  made for")
+    for row in rows:
+        given = row["condition"]
+        made_for = f"{given['modality']} of {given['file']} at {given['start_seconds']:.3f} s" if given else "-"
+        print(f"{row['file']:<{width}}  {row['seed']:>10}  {made_for}")
