@@ -76,7 +76,9 @@ def record_freedoom(
 ) -> list[Entry]:
     """Record `count` files, going round the scenarios, with their manifest; the same seed gives the same bytes.
 
-    is_small: about half the bytes, at some loss; one file after another, and an interrupted run begins again. Errors: `ValueError` where ViZDoom or OpenAL is missing, a scenario is unknown or a recording is silent.
+    is_small: about half the bytes, at some loss; one file after another, and an interrupted run begins again.
+
+    Errors: `ValueError` where ViZDoom or OpenAL is missing, a scenario is unknown or a recording is silent.
     """
     scenarios = check_scenarios(scenarios)
     check_engine()
