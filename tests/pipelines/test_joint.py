@@ -1,0 +1,186 @@
+"""One pipeline, every direction: what is given stays, what is generated depends on its own seed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+
+from mmdiff.checkpoint import JointComponents, save_components
+from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
+from mmdiff.media import ClipSpec
+from mmdiff.models import CoupledUNet, MelCodec, PatchAutoencoder
+from mmdiff.pipelines import JointPipeline
+
+ROUNDING = 1e-4
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def pipe(model_folder):
+    pipe = JointPipeline.from_pretrained(model_folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+
+
+def test_a_call_gives_frames_sound_and_clips(pipe):
+    output = pipe(num_generations=2, num_inference_steps=2, generator=seeded(0))
+    assert output.frames.shape == (2, 4, 16, 16, 3) and output.frames.dtype == np.uint8
+    assert output.audio.shape == (2, 1, 6400) and output.audio.dtype == np.float32
+    clips = output.clips()
+    assert len(clips) == 2 and clips[0].fps == 10 and clips[0].sample_rate == 16_000
+    assert output.frames.std() > 10 and output.audio.std() > 0.01
+
+
+def test_tensors_hold_the_same_as_arrays(pipe):
+    arrays = pipe(num_inference_steps=2, generator=seeded(0))
+    tensors = pipe(num_inference_steps=2, generator=seeded(0), output_type="pt")
+    assert tensors.frames.shape == (1, 4, 3, 16, 16) and 0 <= tensors.frames.min() <= tensors.frames.max() <= 1
+    assert (tensors.clips()[0].frames == arrays.clips()[0].frames).all()
+    assert (tensors.clips()[0].waveform == arrays.clips()[0].waveform).all()
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++"])
+def test_a_generation_does_not_depend_on_its_batch(pipe, sampler):
+    together = pipe(3, 4, generator=[seeded(i) for i in range(3)], sampler=sampler)
+    for i in range(3):
+        alone = pipe(1, 4, generator=seeded(i), sampler=sampler)
+        assert np.abs(together.audio[i] - alone.audio[0]).max() < ROUNDING
+        assert np.abs(together.frames[i].astype(int) - alone.frames[0]).max() <= 1
+    assert np.abs(together.audio[0] - together.audio[1]).max() > 0.1
+
+
+def test_the_same_seed_gives_the_same_bits(pipe):
+    first, second = (pipe(2, 3, generator=seeded(5), sampler="ddpm") for _ in range(2))
+    assert (first.frames == second.frames).all() and (first.audio == second.audio).all()
+    assert (first.frames[0] != first.frames[1]).any()
+
+
+def test_given_picture_comes_back_and_is_listened_to(pipe, picture):
+    quiet = pipe(2, 3, generator=[seeded(0), seeded(1)], video=picture)
+    assert (quiet.frames == picture).all()
+    other = pipe(2, 3, generator=[seeded(0), seeded(1)], video=255 - picture)
+    assert np.abs(quiet.audio - other.audio).max() > 1e-3, "the sound must depend on the picture given"
+
+
+def test_given_sound_comes_back_and_is_watched_for(pipe):
+    sounds = np.random.default_rng(0).uniform(-1, 1, (2, 1, 6400)).astype(np.float32)
+    output = pipe(num_inference_steps=3, generator=[seeded(0), seeded(0)], audio=torch.from_numpy(sounds))
+    assert (output.audio == sounds).all() and output.frames.shape[0] == 2
+    assert (output.frames[0] != output.frames[1]).any(), "the picture must depend on the sound given"
+
+
+def test_latent_codecs_go_the_same_way(tmp_path, picture):
+    torch.manual_seed(0)
+    network = CoupledUNet(
+        video_channels=4, audio_channels=16, model_channels=8, channel_multipliers=(1, 2), num_res_blocks=1,
+        num_heads=2, norm_groups=4, cross_attention_head_channels=4, cross_attention_resolutions=(2,),
+        cross_attention_windows=(1,), video_attention_resolutions=(2,), audio_downsampling=2,
+        timestep_per_modality=True,
+    )  # fmt: skip
+    video = PatchAutoencoder(patch_size=2, width=8, latent_channels=4, num_blocks=1)
+    audio = MelCodec(n_fft=512, n_mels=16, griffin_lim_iterations=2)
+    parts = JointComponents(
+        network, video, audio, make_scheduler(DiffusionConfig(clip_sample=False)), ClipSpec(4, 10, 16, 16)
+    )
+    pipe = JointPipeline.from_pretrained(save_components(tmp_path / "latent", parts))
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(2, 2, generator=seeded(0))
+    assert output.frames.shape == (2, 4, 16, 16, 3) and output.audio.shape == (2, 1, 6400)
+    assert (pipe(1, 2, generator=seeded(0), video=picture).frames == picture).all()
+
+
+def test_another_noise_schedule_is_refused(pipe):
+    config = pipe.scheduler.config
+    wrong = {
+        "beta_end": DDIMScheduler.from_config(config, beta_end=0.03),
+        "beta_schedule": DDIMScheduler.from_config(config, beta_schedule="squaredcos_cap_v2"),
+        "prediction_type": DDIMScheduler.from_config(config, prediction_type="epsilon"),
+    }
+    for name, scheduler in wrong.items():
+        with pytest.raises(ValueError, match=f"{name} is .* trained with"):
+            pipe(scheduler=scheduler)
+        pipe.scheduler = scheduler
+        with pytest.raises(ValueError, match=f"{name} is .* trained with"):
+            pipe()
+    with pytest.raises(ValueError, match="trained with"):
+        pipe(scheduler=FlowMatchEulerDiscreteScheduler())
+
+
+def test_another_solver_of_the_same_schedule_is_welcome(pipe):
+    named = pipe(1, 4, generator=seeded(0), sampler="dpm++")
+    solver = DPMSolverMultistepScheduler.from_config(
+        pipe.scheduler.config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
+    )
+    assert (pipe(1, 4, generator=seeded(0), scheduler=solver).audio == named.audio).all()
+    pipe.scheduler = solver
+    assert (pipe(1, 4, generator=seeded(0)).audio == named.audio).all()
+    with pytest.raises(ValueError, match="not both"):
+        pipe(sampler="ddim", scheduler=solver)
+
+
+def test_a_saved_pipeline_generates_the_same(pipe, tmp_path):
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.save_pretrained(tmp_path / "copy")
+    again = JointPipeline.from_pretrained(str(tmp_path / "copy"), device="cpu")
+    again.set_progress_bar_config(disable=True)
+    assert (again(1, 2, generator=seeded(0)).audio == pipe(1, 2, generator=seeded(0)).audio).all()
+
+
+def test_half_precision_runs(model_folder):
+    pipe = JointPipeline.from_pretrained(model_folder, torch_dtype=torch.bfloat16)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.denoiser.dtype == torch.bfloat16
+    assert np.isfinite(pipe(1, 2, generator=seeded(0)).audio).all()
+
+
+def test_every_step_is_told(pipe):
+    heard = []
+    pipe(num_inference_steps=3, on_step=heard.append)
+    assert heard == [0, 1, 2]
+
+
+def test_mistakes_are_explained(pipe, picture):
+    sound = np.zeros((1, 6400), np.float32)
+    mistakes = {
+        "nothing to generate": {"video": picture, "audio": sound},
+        "takes uint8": {"video": picture.astype(np.float32)},
+        r"\(4, 16, 16, 3\)": {"video": picture[:3]},
+        r"\(1, 6400\)": {"audio": sound[:, :-1]},
+        "not numbers": {"audio": sound + np.nan},
+        "2 clips are given for 3": {"video": np.stack([picture] * 2), "num_generations": 3},
+        "1 generators for 2": {"num_generations": 2, "generator": [seeded(0)]},
+        "at least 1": {"num_generations": 0},
+        "num_inference_steps 0": {"num_inference_steps": 0},
+        "output_type": {"output_type": "pil"},
+        "'euler' is not known": {"sampler": "euler"},
+    }
+    for message, arguments in mistakes.items():
+        with pytest.raises(ValueError, match=message):
+            pipe(**arguments)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nowhere", "/nowhere/at/all"])
+def test_a_folder_that_is_not_there_is_named(name):
+    with pytest.raises(ValueError, match=f"{name}: no such model folder"):
+        JointPipeline.from_pretrained(name)
+
+
+def test_a_hostile_index_is_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "hostile")
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text())
+    for entry in (["os", "system"], ["subprocess", "Popen"], ["diffusers", "AutoencoderKL"], "os.system", {}, None):
+        path.write_text(json.dumps({**index, "denoiser": entry, "_class_name": "os.system"}))
+        with pytest.raises(ValueError, match=r"denoiser is .* must be one of CoupledUNet"):
+            JointPipeline.from_pretrained(folder)
