@@ -145,7 +145,7 @@ def _against_shuffled(f1: Mapping[str, Any], shuffled: Mapping[str, Any] | None)
 
 
 def player_groups(result: Mapping[str, Any], folder: Path) -> list[PlayerGroup]:
-    """Make the players of the first clips of every real and generated row."""
+    """Make the players of a few clips, spaced evenly, of every real and generated row."""
     rows = [row for row in result["rows"] if row["kind"] in KIND_EXPLANATIONS]
     allowance = MAX_PLAYER_BYTES / max(len(rows), 1)
     fps, seconds = as_fps(result["protocol"]["fps"]), result["protocol"]["duration_seconds"]
@@ -153,7 +153,7 @@ def player_groups(result: Mapping[str, Any], folder: Path) -> list[PlayerGroup]:
     for row in rows:
         clips = [clip for clip in result["clips"] if clip["row"] == row["name"]]
         players: list[Player] = []
-        for clip in clips[:PLAYERS_PER_ROW]:
+        for clip in spaced(clips, PLAYERS_PER_ROW):
             player = make_player(
                 find_file(clip["file"], folder), start=float(clip.get("start", 0)), duration_seconds=float(seconds),
                 fps=fps, audio_events=clip["audio_events"], video_events=clip["video_events"],
@@ -165,6 +165,12 @@ def player_groups(result: Mapping[str, Any], folder: Path) -> list[PlayerGroup]:
         if players:
             groups.append(PlayerGroup(row["name"], text, tuple(players), len(clips)))
     return groups
+
+
+def spaced(items: Sequence[Any], most: int) -> list[Any]:
+    """Take at most `most` items at even distances, the first among them."""
+    count = min(most, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def find_file(name: str, folder: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 from mmdiff.eval.players import film_strip, make_player, spectrogram_image
 from mmdiff.eval.plots import calibration_plot, log_ticks, loss_plot, offset_histogram, thin, ticks
-from mmdiff.eval.report import findings, format_interval, read_losses, training_section, write_sync_report
+from mmdiff.eval.report import findings, format_interval, read_losses, spaced, training_section, write_sync_report
 from mmdiff.media import Clip, write_mp4
 
 FPS, RATE = Fraction(10), 16_000
@@ -184,6 +184,11 @@ def make_strip(data: bytes, folder: Path):
 
     (folder / "cut.mp4").write_bytes(data)
     return film_strip(read_clip(folder / "cut.mp4"))
+
+
+def test_clips_are_taken_at_even_distances():
+    assert spaced(list(range(48)), 6) == [0, 8, 16, 24, 32, 40]
+    assert spaced([1, 2], 6) == [1, 2] and spaced([], 6) == []
 
 
 def test_the_spectrogram_is_loud_where_the_click_is():
