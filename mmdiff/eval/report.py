@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def render(
         sections=sections,
         players_per_row=PLAYERS_PER_ROW,
         frame_ms=float(1000 / as_fps(protocol["fps"])),
+        duration_seconds=_duration_seconds(protocol),
         protocol=protocol,
         protocol_lines=flatten(protocol),
     )
@@ -148,14 +150,14 @@ def player_groups(result: Mapping[str, Any], folder: Path) -> list[PlayerGroup]:
     """Make the players of a few clips, spaced evenly, of every real and generated row."""
     rows = [row for row in result["rows"] if row["kind"] in KIND_EXPLANATIONS]
     allowance = MAX_PLAYER_BYTES / max(len(rows), 1)
-    fps, seconds = as_fps(result["protocol"]["fps"]), result["protocol"]["duration_seconds"]
+    fps, seconds = as_fps(result["protocol"]["fps"]), _duration_seconds(result["protocol"])
     groups = []
     for row in rows:
         clips = [clip for clip in result["clips"] if clip["row"] == row["name"]]
         players: list[Player] = []
         for clip in spaced(clips, PLAYERS_PER_ROW):
             player = make_player(
-                find_file(clip["file"], folder), start=float(clip.get("start", 0)), duration_seconds=float(seconds),
+                find_file(clip["file"], folder), start=float(clip.get("start", 0)), duration_seconds=seconds,
                 fps=fps, audio_events=clip["audio_events"], video_events=clip["video_events"],
             )  # fmt: skip
             if players and sum(p.num_bytes for p in players) + player.num_bytes > allowance:
@@ -171,6 +173,10 @@ def spaced(items: Sequence[Any], most: int) -> list[Any]:
     """Take at most `most` items at even distances, the first among them."""
     count = min(most, len(items))
     return [items[number * len(items) // count] for number in range(count)]
+
+
+def _duration_seconds(protocol: Mapping[str, Any]) -> float:
+    return float(Fraction(str(protocol["duration_seconds"])))
 
 
 def find_file(name: str, folder: Path) -> Path:

@@ -191,6 +191,12 @@ def test_clips_are_taken_at_even_distances():
     assert spaced([1, 2], 6) == [1, 2] and spaced([], 6) == []
 
 
+def test_the_page_does_not_grow_without_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmdiff.eval.report.MAX_PLAYER_BYTES", 1)
+    page = Page(write_sync_report(tmp_path, make_result(tmp_path)).read_text(encoding="utf-8"))
+    assert len(page.all("video")) == 4  # one a group
+
+
 def test_the_spectrogram_is_loud_where_the_click_is():
     image = np.asarray(spectrogram_image(strike_clip([0.8]), num_columns=160)).astype(float)
     levels = image.sum(axis=0)
