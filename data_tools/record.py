@@ -1,8 +1,9 @@
 """Gameplay of Freedoom recorded through ViZDoom: picture and sound of every tic, events from the game's counters.
 
-Measured over 60 and more shots, at 22,050 Hz: the frame in which the ammunition counter has fallen is the first that
-shows the muzzle flash, and the shot's sound begins with the first sample heard during that frame. Pickups and pain
-likewise begin in the frame of their counter. So an event's time is the number of its frame over 35, uncorrected.
+An event's time is the number of its frame over 35, uncorrected, because the frame in which a counter has changed is the
+frame in which the thing is first seen and heard. Measured over 146 shots (five places, 320x240, 22,050 Hz): the muzzle
+flash begins in the counter's frame for 143, the rest are frames where the view turns too much to tell; where it was
+quiet before (84 shots), the sound rises 1.0 ms (median; at most 1.9 ms) after the event's time. Pickups and pain likewise.
 """
 
 import contextlib
