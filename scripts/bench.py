@@ -61,7 +61,7 @@ def measure_data() -> list[dict]:
 
 
 def measure_model(parts: JointComponents, batch_size: int, repeats: int) -> list[dict]:
-    """Measure the network forward, a training step of its own loss, and sampling with decoding."""
+    """Measure the network forward, a training step on noise, and sampling with decoding."""
     network, spec, where = parts.denoiser.to(device()).eval(), parts.clip, device()
     codecs = {"video": parts.video_codec.to(where).eval(), "audio": parts.audio_codec.to(where).eval()}
     shapes = {
@@ -69,51 +69,36 @@ def measure_model(parts: JointComponents, batch_size: int, repeats: int) -> list
         "audio": codecs["audio"].latent_shape(spec.num_samples),
     }
     generator = torch.Generator(where).manual_seed(0)
+    optimizer = make_optimizer(network.parameters(), TrainConfig())
 
     def noise(count: int) -> dict[str, torch.Tensor]:
         return {name: torch.randn(count, *shape, generator=generator, device=where) for name, shape in shapes.items()}
 
-    def times(count: int) -> dict[str, torch.Tensor]:
-        return dict.fromkeys(shapes, torch.full((count,), 500, device=where))
-
-    @torch.no_grad()
-    def forward(count: int) -> None:
-        network(noise(count), times(count), generator=generator)
-
-    @torch.no_grad()
-    def generate() -> None:
-        schedulers = {name: make_sampler("ddim", parts.scheduler) for name in shapes}
-        latents = sample(
-            lambda state, timesteps: network(state, timesteps, generator=generator), schedulers, noise(batch_size),
-            clean={}, num_inference_steps=NUM_STEPS, generator=generator,
-        )  # fmt: skip
-        for name, codec in codecs.items():
-            codec.decode(latents[name])
-
-    optimizer = make_optimizer(network.parameters(), TrainConfig())
+    def denoise(state: dict, timesteps: dict | None = None) -> dict[str, torch.Tensor]:
+        times = dict.fromkeys(state, torch.full((len(state["video"]),), 500, device=where))
+        return network(state, timesteps or times, generator=generator)
 
     def train() -> None:
-        output = network(noise(batch_size), times(batch_size), generator=generator)
-        sum(value.square().mean() for value in output.values()).backward()
+        sum(value.square().mean() for value in denoise(noise(batch_size)).values()).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    seconds = seconds_of(generate, repeats)
-    return [
-        {"name": "network size", "value": size, "unit": "M parameters"},
-        {"name": "network forward, batch 1", "value": seconds_of(lambda: forward(1), repeats), "unit": "s"},
-        {"name": f"network forward, batch {batch_size}",
-         "value": seconds_of(lambda: forward(batch_size), repeats), "unit": "s"},
-        {"name": f"sampling {NUM_STEPS} steps and decoding, batch {batch_size}", "value": seconds, "unit": "s"},
-        {"name": "generations", "value": batch_size / seconds, "unit": "per second"},
-        {"name": f"training step, batch {batch_size}",
-         "value": seconds_of(train, repeats), "unit": "s"},
-    ]  # fmt: skip
+    def generate() -> None:
+        samplers = {name: make_sampler("ddim", parts.scheduler) for name in shapes}
+        latents = sample(denoise, samplers, noise(batch_size), clean={}, num_inference_steps=NUM_STEPS)
+        for name, codec in codecs.items():
+            codec.decode(latents[name])
+
+    rows = [{"name": "network size", "value": sum(p.numel() for p in network.parameters()) / 1e6, "unit": "M"}]
+    with torch.no_grad():
+        for count in (1, batch_size):
+            rows.append(timed(f"network forward, batch {count}", lambda n=count: denoise(noise(n)), repeats))
+        rows.append(timed(f"sampling {NUM_STEPS} steps and decoding, batch {batch_size}", generate, repeats))
+    return [*rows, timed(f"training step, batch {batch_size}", train, repeats)]
 
 
-def seconds_of(work: Callable[[], None], repeats: int) -> float:
-    """Return the median of a few timed runs, after one that warms up."""
+def timed(name: str, work: Callable[[], object], repeats: int) -> dict:
+    """Return a row with the median seconds of a few runs, after one that warms up."""
     elapsed = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -121,7 +106,7 @@ def seconds_of(work: Callable[[], None], repeats: int) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         elapsed.append(time.perf_counter() - started)
-    return statistics.median(elapsed[1:])
+    return {"name": name, "value": statistics.median(elapsed[1:]), "unit": "s"}
 
 
 if __name__ == "__main__":
