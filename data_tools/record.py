@@ -1,9 +1,10 @@
 """Gameplay of Freedoom recorded through ViZDoom: picture and sound of every tic, events from the game's counters.
 
-An event's time is the number of its frame over 35, uncorrected, because the frame in which a counter has changed is the
-frame in which the thing is first seen and heard. Measured over 146 shots (five places, 320x240, 22,050 Hz): the muzzle
-flash begins in the counter's frame for 143, the rest are frames where the view turns too much to tell; where it was
-quiet before (84 shots), the sound rises 1.0 ms (median; at most 1.9 ms) after the event's time. Pickups and pain likewise.
+An event's time is the number of its frame over 35, uncorrected: the frame in which a counter has changed is the one in
+which the thing is first seen and heard. Measured over 146 shots (five places, 320x240, 22,050 Hz): the muzzle flash
+begins in the counter's frame in 144; the other two are second rounds of a burst, whose flash is lit already. Where it
+was quiet before (84 shots) the sound rises 1.0 ms (median; at most 1.9 ms) after the event's time. Pickups and pain
+likewise.
 """
 
 import contextlib
