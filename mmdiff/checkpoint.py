@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, MelCodec, PatchAutoencoder, PixelCodec, WaveformCodec
+from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, WaveformCodec
 
 INDEX_NAME = "model_index.json"
 CONFIG_NAME = "config.json"
@@ -20,11 +20,11 @@ SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 # The only classes that a folder may name: nothing that a file says is imported.
 CLASSES = {
     cls.__name__: cls
-    for cls in (CoupledUNet, PixelCodec, WaveformCodec, MelCodec, PatchAutoencoder, DDPMScheduler)
+    for cls in (CoupledUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, DDPMScheduler)
 }
 PARTS = {
     "denoiser": ("CoupledUNet",),
-    "video_codec": ("PixelCodec", "PatchAutoencoder"),
+    "video_codec": ("PixelCodec", "PatchCodec"),
     "audio_codec": ("WaveformCodec", "MelCodec"),
     "scheduler": ("DDPMScheduler",),
 }

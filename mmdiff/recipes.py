@@ -10,7 +10,6 @@ from mmdiff.config import build_recipe, read_settings
 # task name -> (module, recipe class, task class)
 TASKS = {
     "joint": ("mmdiff.train.joint", "JointRecipe", "JointTask"),
-    "codec": ("mmdiff.train.codec", "CodecRecipe", "CodecTask"),
 }
 
 

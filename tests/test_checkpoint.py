@@ -9,7 +9,7 @@ from safetensors.torch import load, save_file
 from mmdiff.checkpoint import JointComponents, load_components, load_part, save_components, save_parts
 from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, MelCodec, PatchAutoencoder
+from mmdiff.models import CoupledUNet, MelCodec, PatchCodec
 
 WEIGHTS = "denoiser/diffusion_pytorch_model.safetensors"
 
@@ -22,7 +22,7 @@ def components():
         cross_attention_head_channels=4, cross_attention_resolutions=(2,), cross_attention_windows=(1,),
         video_attention_resolutions=(2,), timestep_per_modality=True,
     )  # fmt: skip
-    video = PatchAutoencoder(patch_size=2, width=8, num_blocks=1)
+    video = PatchCodec(patch_size=2, latent_channels=8)
     torch.nn.init.normal_(video.mean)
     schedule = make_scheduler(DiffusionConfig(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"))
     spec = ClipSpec(num_frames=5, fps="30000/1001", height=16, width=32, sample_rate=48_000, channels=2)
@@ -133,5 +133,5 @@ def test_missing_and_malformed_files_are_named(folder, tmp_path):
 def test_a_class_that_has_no_place_there_is_refused(folder, entry):
     path = folder / "model_index.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "video_codec": entry}))
-    with pytest.raises(ValueError, match=r"video_codec is .* must be one of PixelCodec, PatchAutoencoder"):
+    with pytest.raises(ValueError, match=r"video_codec is .* must be one of PixelCodec, PatchCodec"):
         load_components(folder)

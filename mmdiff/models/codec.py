@@ -1,14 +1,14 @@
 """Codecs: what the joint model diffuses instead of pixels and waveforms. One interface, `encode` and `decode`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmdiff.models.layers import GroupNorm, configured_by, zeroed
+from mmdiff.models.layers import configured_by
 from mmdiff.models.mel import griffin_lim, linear_magnitude, log_mel, mel_filters
 
 
@@ -99,7 +99,7 @@ class MelCodecConfig:
     f_max: float = 8_000.0
     floor: float = 1e-3
     mean: float = -4.0
-    std: float = 2.0
+    std: float = 1.5
     griffin_lim_iterations: int = 48
 
     def __post_init__(self) -> None:
@@ -127,6 +127,13 @@ class MelCodec(Codec):
         config = self.settings
         return (config.channels * config.n_mels, -(-num_samples // config.hop_length))
 
+    def fit(self, sounds: list[Tensor]) -> "MelCodec":
+        """Return a codec of these settings, with the mean and deviation of sounds `b c n`."""
+        plain = MelCodec(**asdict(self.settings) | {"mean": 0.0, "std": 1.0})
+        mel = torch.cat([plain.encode(sound).flatten() for sound in sounds])
+        scale = {"mean": round(float(mel.mean()), 4), "std": round(float(mel.std()), 4)}
+        return MelCodec(**asdict(self.settings) | scale)
+
     def encode(self, x: Tensor) -> Tensor:
         config = self.settings
         x = F.pad(x, (0, -x.shape[-1] % config.hop_length))
@@ -143,93 +150,66 @@ class MelCodec(Codec):
 
 
 @dataclass(frozen=True)
-class PatchAutoencoderConfig:
-    """Settings of `PatchAutoencoder`: the picture shrinks by patch_size, then by two."""
+class PatchCodecConfig:
+    """Settings of `PatchCodec`: square patches, and how many numbers stand for one."""
 
     channels: int = 3
-    patch_size: int = 4
-    width: int = 64
-    latent_channels: int = 8
-    num_blocks: int = 2
+    patch_size: int = 8
+    latent_channels: int = 32
 
-    @property
-    def spatial_factor(self) -> int:
-        """Pixels of the picture a latent stands for, in each direction."""
-        return 2 * self.patch_size
+    def __post_init__(self) -> None:
+        if self.latent_channels > self.channels * self.patch_size**2:
+            raise ValueError(f"codec: a patch has fewer than {self.latent_channels} numbers; lower latent_channels")
 
 
-class ConvBlock(nn.Module):
-    """Residual block of two 3x3 convolutions."""
+class PatchCodec(Codec):
+    """Single frames, patch by patch, in the principal components of the footage's patches.
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            GroupNorm(8, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            zeroed(nn.Conv2d(width, width, 3, padding=1)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-class PatchAutoencoder(Codec):
-    """A small variational autoencoder of single frames; `encode` gives the mean, normalised per channel.
-
-    Frames are coded one by one, so that an event stays in its frame. Height and width must divide by `spatial_factor`.
+    The best linear code there is (Karhunen-Loeve): nothing to train, errors known in advance, and frames are coded one
+    by one, so that an event stays in its frame. Components are scaled by the square root of their deviation: between
+    pixels' own proportions and equal weight for the finest detail. Height and width must divide by `patch_size`.
     """
 
     modality = "video"
 
-    @configured_by(PatchAutoencoderConfig)
-    def __init__(self, config: PatchAutoencoderConfig):
+    @configured_by(PatchCodecConfig)
+    def __init__(self, config: PatchCodecConfig):
         super().__init__()
         self.settings = config
-        patch, width, wide = config.channels * config.patch_size**2, config.width, 2 * config.width
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(config.patch_size),
-            nn.Conv2d(patch, width, 3, padding=1),
-            ConvBlock(width),
-            nn.Conv2d(width, wide, 2, stride=2),
-            *(ConvBlock(wide) for _ in range(config.num_blocks)),
-            GroupNorm(8, wide),
-            nn.SiLU(),
-            nn.Conv2d(wide, 2 * config.latent_channels, 1),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.latent_channels, wide, 3, padding=1),
-            *(ConvBlock(wide) for _ in range(config.num_blocks)),
-            nn.Conv2d(wide, 4 * width, 1),
-            nn.PixelShuffle(2),
-            *(ConvBlock(width) for _ in range(config.num_blocks)),
-            GroupNorm(8, width),
-            nn.SiLU(),
-            nn.Conv2d(width, patch, 3, padding=1),
-            nn.PixelShuffle(config.patch_size),
-        )
-        self.register_buffer("mean", torch.zeros(config.latent_channels))
-        self.register_buffer("std", torch.ones(config.latent_channels))
+        size = config.channels * config.patch_size**2
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("components", torch.eye(config.latent_channels, size))
+        self.register_buffer("scale", torch.ones(config.latent_channels))
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, ...]:
         """Return the latents' shape `c f h w` for a clip of this size."""
-        factor = self.settings.spatial_factor
-        if height % factor or width % factor:
-            raise ValueError(f"codec: {height}x{width} does not divide by {factor}; choose another clip size")
-        return (self.settings.latent_channels, num_frames, height // factor, width // factor)
-
-    def moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of single frames' latents, not normalised."""
-        mean, log_variance = self.encoder(frames).chunk(2, dim=1)
-        return mean, log_variance.clamp(-12, 4)
+        patch = self.settings.patch_size
+        if height % patch or width % patch:
+            raise ValueError(f"codec: {height}x{width} does not divide by {patch}; choose another clip size")
+        return (self.settings.latent_channels, num_frames, height // patch, width // patch)
 
     def encode(self, x: Tensor) -> Tensor:
-        mean, _ = self.moments(rearrange(x, "b c f h w -> (b f) c h w"))
-        mean = (mean - self.mean[:, None, None]) / self.std[:, None, None]
-        return rearrange(mean, "(b f) c h w -> b c f h w", b=x.shape[0])
+        latent = (self._patches(x) - self.mean) @ self.components.T / self.scale
+        return rearrange(latent, "b f h w c -> b c f h w")
 
     def decode(self, latent: Tensor) -> Tensor:
-        frames = rearrange(latent, "b c f h w -> (b f) c h w")
-        frames = self.decoder(frames * self.std[:, None, None] + self.mean[:, None, None])
-        return rearrange(frames, "(b f) c h w -> b c f h w", b=latent.shape[0]).clamp(-1, 1)
+        patches = rearrange(latent.float(), "b c f h w -> b f h w c") * self.scale @ self.components + self.mean
+        p = self.settings.patch_size
+        return rearrange(patches, "b f h w (c p q) -> b c f (h p) (w q)", p=p, q=p).clamp(-1, 1)
+
+    def fit(self, videos: list[Tensor]) -> float:
+        """Take the principal components of videos `b c f h w`; return the share of their variance that is kept."""
+        patches = torch.cat([self._patches(video).flatten(0, -2) for video in videos]).double()
+        mean = patches.mean(0)
+        variances, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+        kept = slice(-self.settings.latent_channels, None)
+        scale = variances[kept].clamp(min=1e-8).sqrt().sqrt()
+        scale *= (variances[kept] / scale.square()).mean().sqrt()  # latents of unit scale
+        self.mean.copy_(mean)
+        self.components.copy_(vectors[:, kept].T)
+        self.scale.copy_(scale)
+        return float(variances[kept].sum() / variances.sum())
+
+    def _patches(self, x: Tensor) -> Tensor:
+        p = self.settings.patch_size
+        return rearrange(x, "b c f (h p) (w q) -> b f h w (c p q)", p=p, q=p)

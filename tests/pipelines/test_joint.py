@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEuler
 from mmdiff.checkpoint import JointComponents, save_components
 from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, MelCodec, PatchAutoencoder
+from mmdiff.models import CoupledUNet, MelCodec, PatchCodec
 from mmdiff.pipelines import JointPipeline
 
 ROUNDING = 1e-4
@@ -88,7 +88,7 @@ def test_latent_codecs_go_the_same_way(tmp_path, picture):
         cross_attention_windows=(1,), video_attention_resolutions=(2,), audio_downsampling=2,
         timestep_per_modality=True,
     )  # fmt: skip
-    video = PatchAutoencoder(patch_size=2, width=8, latent_channels=4, num_blocks=1)
+    video = PatchCodec(patch_size=2, latent_channels=4)
     audio = MelCodec(n_fft=512, n_mels=16, griffin_lim_iterations=2)
     parts = JointComponents(
         network, video, audio, make_scheduler(DiffusionConfig(clip_sample=False)), ClipSpec(4, 10, 16, 16)
