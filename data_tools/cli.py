@@ -121,6 +121,8 @@ def _settings(options: argparse.Namespace, fps: str) -> dict:
     from mmdiff.media.spec import as_fps
 
     width, height = _parse_size(options.size)
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"{options.output}: a file, not a folder; name a folder to write to")
     for name, value, least in (
         ("--count", options.count, 1), ("--workers", options.workers, 1), ("--seed", options.seed, 0),
         ("--seconds", options.seconds, 1), ("--sample-rate", options.sample_rate, 4000),
