@@ -122,13 +122,13 @@ def interval_plot(rows: Sequence[Mapping], metric: str, label: str) -> Figure | 
     return Figure(axes.draw(alt, parts), alt, caption)
 
 
-def offset_histogram(offsets: Mapping[str, tuple[str, Sequence[float]]], tolerance_ms: float) -> Figure | None:
+def offset_histogram(offsets: Mapping[str, tuple[str, Sequence[float]]]) -> Figure | None:
     """Draw signed offsets in ms as one panel a row (name -> kind, offsets), on one axis; None where there are none."""
     offsets = {name: (kind, [v for v in values if is_number(v)]) for name, (kind, values) in offsets.items()}
     everything = [abs(v) for _, values in offsets.values() for v in values]
     if not everything:
         return None
-    reach = math.ceil(max(tolerance_ms, *everything) * 1.02 / 10) * 10
+    reach = math.ceil(max(50, *everything) / 10) * 10
     bins, panel = np.linspace(-reach, reach, 42), 74
     label = "sound minus picture, in ms (negative: the sound is early)"
     axes = Axes((-reach, reach), (0, 1), label, "", 860, TOP + BOTTOM + panel * len(offsets))
@@ -137,16 +137,15 @@ def offset_histogram(offsets: Mapping[str, tuple[str, Sequence[float]]], toleran
         bottom = TOP + panel * (number + 1)
         parts.append(line(axes.left_margin, bottom, axes.width - RIGHT, bottom, "axis"))
         parts += _bars(axes, bins, values, bottom, panel - 24, kind)
-        note = f"{name}: {len(values)} matched pairs of events"
+        note = f"{name}: {len(values)} pairs of events"
         parts.append(text(axes.left_margin + 4, bottom - panel + 16, note, "note"))
     alt = "Histograms of signed offsets. " + "; ".join(
         f"{name}: {len(values)} offsets, median {np.median(values):.0f} ms" if values else f"{name}: none"
         for name, (_, values) in offsets.items()
     )
     caption = (
-        "Offsets of matched events; each panel is scaled to its own tallest bar. Events further apart than "
-        f"{tolerance_ms:g} ms are not matched and so cannot appear here: chance matches spread over the whole width, "
-        "true ones gather at zero."
+        "Offsets of all pairs of events that were matched; each panel is scaled to its own tallest bar. Chance matches "
+        "spread over the whole width, true ones gather at one place: at zero, where sound and picture agree."
     )
     return Figure(axes.draw(alt, parts), alt, caption)
 

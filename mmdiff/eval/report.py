@@ -102,7 +102,7 @@ def render(
         metrics=METRICS,
         intervals=interval_plot(rows, "f1", "F1"),
         groups=player_groups(result, folder),
-        histogram=offset_histogram(offsets, protocol["tolerance_ms"]),
+        histogram=offset_histogram(offsets),
         calibration=calibration_plot(result["calibration"]),
         validation=result["validation"],
         rejected=result["rejected"],
@@ -116,9 +116,9 @@ def render(
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say in sentences how each generated row compares with the real pairs and with the shuffled control."""
+    """Say how each generated row compares with real pairs and with its own shuffled control, else the real one."""
     real = next((row for row in rows if row["kind"] == "real"), None)
-    shuffled = next((row for row in rows if row["kind"] == "shuffled"), None)
+    controls = [row for row in rows if row["kind"] == "shuffled"]
     sentences = []
     for row in rows:
         if row["kind"] != "generated":
@@ -130,6 +130,8 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         offset = row["median_offset_ms"]
         if is_number(offset["value"]):
             text += f"; median offset of matched events {offset['value']:.0f} ms"
+        own = [control for control in controls if control["name"].startswith(f"{row['name']},")]
+        shuffled = next(iter(own + controls), None)
         verdict = _against_shuffled(f1, shuffled) if is_number(f1["value"]) else "It has no events to match."
         sentences.append(f"{text}. {verdict}")
     return sentences
@@ -139,11 +141,12 @@ def _against_shuffled(f1: Mapping[str, Any], shuffled: Mapping[str, Any] | None)
     if shuffled is None or not is_number(shuffled["f1"]["high"]) or not is_number(f1["low"]):
         return "There is no shuffled control with an interval to compare it with."
     chance = shuffled["f1"]
+    control = f"the control '{shuffled['name']}' ({format_interval(chance, 2)})"
     if f1["low"] > chance["high"]:
-        return f"That is above the shuffled control ({format_interval(chance, 2)}): the intervals do not overlap."
+        return f"That is above {control}: the intervals do not overlap."
     if f1["high"] < chance["low"]:
-        return f"That is below the shuffled control ({format_interval(chance, 2)})."
-    return f"That cannot be told from the shuffled control ({format_interval(chance, 2)}): the intervals overlap."
+        return f"That is below {control}: the intervals do not overlap."
+    return f"That cannot be told from {control}: the intervals overlap."
 
 
 def player_groups(result: Mapping[str, Any], folder: Path) -> list[PlayerGroup]:

@@ -167,6 +167,9 @@ def test_findings_follow_the_intervals():
     assert "do not overlap" in findings([real, chance, good])[0]
     assert "67 % of the real pairs" in findings([real, chance, good])[0]
     assert "cannot be told" in findings([real, chance, poor])[0]
+    own = make_row("joint, shuffled", "shuffled", 0.58, 40)
+    assert "'joint, shuffled'" in findings([real, chance, good, own])[0]
+    assert "cannot be told" in findings([real, chance, good, own])[0]
     assert "–" in findings([real, chance, make_row("joint", "generated", None, None)])[0]
 
 
@@ -214,7 +217,7 @@ def test_losses_are_read_and_bad_lines_named(tmp_path):
 
 
 def test_plots_take_what_measurements_bring():
-    assert offset_histogram({"joint": ("generated", [])}, 100) is None
+    assert offset_histogram({"joint": ("generated", [])}) is None
     assert loss_plot({"video": [(1, math.nan)]}) is None
     assert calibration_plot([{"injected_ms": 40, "measured_ms": None, "low": None, "high": None}]) is None
     assert ticks(-100, 100) == [-100, -50, 0, 50, 100]
