@@ -9,10 +9,11 @@ import numpy as np
 import soxr
 
 from mmdiff.log import get_logger
-from mmdiff.media.audio import read_audio
+from mmdiff.media.audio import read_audio, require_audio
 from mmdiff.media.clip import Clip
+from mmdiff.media.container import open_media
 from mmdiff.media.spec import ClipSpec
-from mmdiff.media.video import read_video
+from mmdiff.media.video import EXACT_COLOURS, read_video, require_video
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -26,13 +27,16 @@ def read_clip(path: str | Path, spec: ClipSpec | None = None, *, start: Fraction
 
     Errors: `ValueError` where the file is damaged, lacks a stream, or ends before the window does.
     """
+    with open_media(path) as container:
+        require_video(container, path)
+        require_audio(container, path)
     picture = read_video(path, spec, start=start)
     if spec is not None:
         sound = read_audio(
             path, sample_rate=spec.sample_rate, channels=spec.channels, start=start, num_samples=spec.num_samples
         )
         return Clip(picture.frames, sound.waveform, spec.fps, spec.sample_rate)
-    sound = read_audio(path)
+    sound = read_audio(path, start=start)
     length = round(len(picture.frames) / picture.fps * sound.sample_rate)
     wave = np.pad(sound.waveform, ((0, 0), (0, max(length - sound.waveform.shape[1], 0))))[:, :length]
     return Clip(picture.frames, wave, picture.fps, sound.sample_rate)
@@ -49,6 +53,8 @@ def write_mp4(
     Errors: `ValueError` where the clip cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: this is a folder; name the file to write in it")
     height, width = clip.frames.shape[1:3]
     if not clip.num_frames:
         raise ValueError(f"{path}: the clip has no frames")
@@ -56,6 +62,8 @@ def write_mp4(
         raise ValueError(f"{path}: H.264 needs even sizes, not {width}x{height}; crop or pad the frames by one pixel")
     if clip.waveform.shape[0] not in LAYOUTS:
         raise ValueError(f"{path}: {clip.waveform.shape[0]} audio channels; write 1 or 2")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ValueError(f"{path}: {path.parent} is a file, not a folder; choose another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial.mp4")
     try:
@@ -106,7 +114,9 @@ def _mux(container, video, audio, clip: Clip, wave: np.ndarray) -> None:
         frames = clip.frames[begin : begin + per_block]
         for number, image in enumerate(frames, start=begin):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT_COLOURS
+            )
             frame.pts, frame.time_base = number, 1 / clip.fps
             container.mux(video.encode(frame))
         until = round((begin + len(frames)) / clip.fps * audio.rate)

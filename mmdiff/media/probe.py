@@ -5,7 +5,8 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from mmdiff.media.container import open_media, presentation_zero
+from mmdiff.media.container import find_audio, find_video, native_fps, open_media, presentation_zero
+from mmdiff.media.spec import as_fps
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,11 @@ def probe(path: str | Path) -> MediaInfo:
     Errors: `ValueError` where it is no readable media file.
     """
     with open_media(path) as container:
-        if not container.streams.video and not container.streams.audio:
-            raise ValueError(f"{path}: neither picture nor sound in this file")
+        video, audio = find_video(container), find_audio(container)
+        if video is None and audio is None:
+            raise ValueError(f"{path}: neither picture nor sound in this file; give a video or a sound file")
         zero = presentation_zero(container)
         ends, facts = [Fraction(0)], {}
-        video = next(iter(container.streams.video), None)
-        audio = next(iter(container.streams.audio), None)
         stamps, lasts = _read_stamps(container, [s for s in (video, audio) if s is not None])
         for stream in (video, audio):
             if stream is not None and stamps[stream.index]:
@@ -92,14 +92,14 @@ def _video_facts(container, video, stamps: list[int], zero: Fraction) -> dict:
     if rotation in (90, 270):
         width, height = height, width
     gaps = [b - a for a, b in pairwise(stamps)]
-    rate = video.average_rate or video.guessed_rate or Fraction(0)
+    rate = native_fps(video)
     if gaps:
         mean = Fraction(stamps[-1] - stamps[0], len(gaps)) * video.time_base
         exact = 1 / mean if mean else rate
-        rate = rate if rate and abs(exact / rate - 1) < Fraction(1, 1000) else exact
+        rate = rate if abs(exact / rate - 1) < Fraction(1, 50) else exact
     start = (stamps[0] if stamps else 0) * video.time_base - zero
     return {
-        "fps": Fraction(rate),
+        "fps": as_fps(rate),
         "num_frames": len(stamps),
         "height": height,
         "width": width,
