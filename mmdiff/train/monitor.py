@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Monitor:
         self.writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=first_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Write the numbers of a step; what is not a number is left out."""
+        """Write the numbers of a step, in full precision; what is not finite is left out."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
@@ -66,13 +67,36 @@ def as_gif(clip: Clip) -> bytes:
 
 def gradient_norms(groups: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
     """Return the gradient norm of every group of parameters, and of all together (`grad_norm`)."""
-    squares = {}
+    norms = {}
     for name, parameters in groups.items():
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if gradients:
-            squares[name] = torch.stack(torch._foreach_norm(gradients)).square().sum()
-    norms = {f"grad_norm/{name}": value.sqrt() for name, value in squares.items()}
-    return {"grad_norm": torch.stack(list(squares.values())).sum().sqrt(), **norms}
+            norms[f"grad_norm/{name}"] = torch.nn.utils.get_total_norm(gradients)
+    return {"grad_norm": torch.stack(list(norms.values())).norm(), **norms}
+
+
+def check_groups(groups: dict[str, list[nn.Parameter]], network: nn.Module) -> None:
+    """Assert that the groups hold every parameter that learns, each once: else the norms would say too little."""
+    grouped = [id(p) for parameters in groups.values() for p in parameters if p.requires_grad]
+    learning = [id(p) for p in network.parameters() if p.requires_grad]
+    assert sorted(grouped) == sorted(learning), f"{len(grouped)} parameters in groups, {len(learning)} learn"
+
+
+def is_quartile(name: str) -> bool:
+    """Say whether a loss is one of those by timestep (`loss/video/q1`), to which few examples of a step belong."""
+    return name.rpartition("/")[2] in ("q1", "q2", "q3", "q4")
+
+
+def gathered_means(rows: list[dict[str, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+    """Return the mean of every number over micro-steps and ranks; a quartile's over where it has examples."""
+    names = sorted(rows[0])
+    assert all(sorted(row) == names for row in rows), "a task returns the same names for every batch"
+    table = torch.stack([torch.stack([row[name].detach().double() for name in names]) for row in rows])
+    optional = torch.tensor([is_quartile(name) for name in names], device=table.device)
+    is_absent = table.isnan() & optional
+    sums = torch.stack([table.masked_fill(is_absent, 0).sum(0), (~is_absent).double().sum(0)])
+    total, count = accelerator.reduce(sums, "sum").tolist()
+    return {name: t / c if c else math.nan for name, t, c in zip(names, total, count)}
 
 
 def coverage(batch: dict[str, Any]) -> dict[str, Tensor]:

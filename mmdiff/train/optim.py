@@ -1,15 +1,17 @@
 """Optimizer, learning-rate schedule and the moving average of the weights."""
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from diffusers.optimization import get_scheduler
 from torch import nn
 
 SCHEDULES = ("constant_with_warmup", "cosine", "linear")
 PRECISIONS = ("no", "bf16")
+COUNTS = ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "checkpoint_every",
+          "checkpoints_total_limit")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,21 @@ class TrainConfig:
     initialize_from: str | None = None  # a model folder whose weights a new run begins with
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "checkpoint_every",
-                     "checkpoints_total_limit"):  # fmt: skip
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("warmup_steps", "preview_every", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it cannot be negative")
         for name, known in (("schedule", SCHEDULES), ("mixed_precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"train.{name}: '{getattr(self, name)}' is not known; use {', '.join(known)}")
         if not 0 < self.learning_rate < 0.05:
             raise ValueError(f"train.learning_rate is {self.learning_rate}; AdamW needs a value between 0 and 0.05")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"train.max_grad_norm is {self.max_grad_norm}; give a positive norm; .inf never clips")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay is {self.ema_decay}; it must lie from 0 to below 1")
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
@@ -53,26 +61,34 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
     return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the learning-rate schedule, in optimizer steps."""
-    return get_scheduler(
-        config.schedule, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.max_steps
-    )
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the rate of optimizer step `step`, counted from 0: a linear warm-up, then the schedule.
+
+    It depends on nothing but the step, so that a resumed run has no schedule to restore.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = min((step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1), 1.0)
+    if config.schedule == "cosine":
+        return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    return config.learning_rate * (1 - progress if config.schedule == "linear" else 1)
 
 
 class MovingAverage:
-    """An exponential moving average of a network's parameters, in float32.
+    """An exponential moving average of a network's parameters, in float32; its buffers are the newest.
 
     The decay rises from 0.1 as (1 + k) / (10 + k), so that the first steps are soon forgotten.
     """
 
     def __init__(self, network: nn.Module, decay: float):
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.network = copy.deepcopy(network).requires_grad_(False).float().eval()
         self.decay = decay
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards the network after optimizer step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = list(self.network.parameters()), [p.detach() for p in network.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for ours, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+            ours.lerp_(theirs.float(), 1 - decay)
+        for ours, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            ours.copy_(theirs)

@@ -1,100 +1,158 @@
-"""Checkpoints of a run: written aside and renamed, so that a killed run never leaves half of one."""
+"""Checkpoints of a run: safetensors and JSON, written aside and renamed, so that a killed run never leaves half of one.
+
+All random numbers of a step are drawn from its number, so a checkpoint holds no state of any generator.
+"""
 
 import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 PATTERN = re.compile(r"step-(\d{7,})")
+FACTS = "state.json"
 
 
 @dataclass(frozen=True)
-class RunState:
-    """The parts of a run that change: what must be written and read back for the next step to be the same."""
+class RunTensors:
+    """The modules of a run that change; they are saved from and filled in place."""
 
     network: nn.Module
     average: nn.Module
     optimizer: torch.optim.Optimizer
 
 
-def checkpoint_folders(folder: Path) -> list[Path]:
-    """Return the complete checkpoints of a run, oldest first."""
-    found = [path for path in Path(folder).glob("step-*") if PATTERN.fullmatch(path.name) and path.is_dir()]
+@dataclass(frozen=True)
+class RunFacts:
+    """The numbers of a run that change: what JSON can hold.
+
+    `loaders` is every rank's loader state; `quartiles` the losses by timestep since the last time they were logged.
+    """
+
+    step: int
+    loaders: list[Any]
+    bad_steps: int = 0
+    elapsed_seconds: float = 0.0
+    quartiles: dict[str, list[float]] = field(default_factory=dict)
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first; what a crash or a copy left incomplete is passed over."""
+    found = [path for path in Path(folder).glob("step-*") if PATTERN.fullmatch(path.name) and _is_complete(path)]
     return sorted(found, key=lambda path: int(PATTERN.fullmatch(path.name)[1]))
 
 
-def save_checkpoint(folder: Path, step: int, state: RunState, loaders: list[Any], essence: dict, limit: int) -> Path:
-    """Write a checkpoint after `step` optimizer steps and remove the oldest beyond `limit`.
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run was writing or removing."""
+    for path in Path(folder).glob(".step-*"):
+        shutil.rmtree(path)
 
-    `loaders` is every rank's loader state; `essence` is what of the recipe must not change before resuming.
+
+def save_checkpoint(folder: Path, tensors: RunTensors, facts: RunFacts, essence: dict[str, Any], limit: int) -> Path:
+    """Write the checkpoint of `facts.step` and remove the oldest beyond `limit`.
+
+    `essence` holds the settings that must not change before the run is resumed.
     """
-    target = Path(folder) / f"step-{step:07d}"
-    aside = Path(folder) / f".{target.name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(_contiguous(state.network.state_dict()), aside / "network.safetensors")
-    save_file(_contiguous(state.average.state_dict()), aside / "average.safetensors")
-    save_file(_optimizer_tensors(state.optimizer), aside / "optimizer.safetensors")
-    torch.save(loaders, aside / "loaders.pt")
-    text = json.dumps({"step": step, "world_size": len(loaders), "essence": essence}, indent=2)
-    (aside / "state.json").write_text(text + "\n", encoding="utf-8")
-    for path in aside.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
+    folder = Path(folder)
+    target = folder / f"step-{facts.step:07d}"
+    aside = folder / f".{target.name}.partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    if target.exists():  # an incomplete one: a complete one of this step would have been resumed
+        shutil.rmtree(target)
+    aside.mkdir()
+    for name, contents in _all_tensors(tensors).items():
+        save_file(contents, aside / f"{name}.safetensors")
+    sizes = {path.name: path.stat().st_size for path in sorted(aside.iterdir())}
+    text = json.dumps({**asdict(facts), "essence": essence, "files": sizes}, indent=2)
+    (aside / FACTS).write_text(text + "\n", encoding="utf-8")
+    for path in (*aside.iterdir(), aside):
+        _to_disk(path)
     aside.rename(target)
-    for old in checkpoint_folders(folder)[:-limit]:
-        shutil.rmtree(old)
+    _to_disk(folder)
+    for old in find_checkpoints(folder)[:-limit]:
+        shutil.rmtree(old.rename(folder / f".{old.name}.removed"))
     return target
 
 
-def load_checkpoint(path: Path, state: RunState, essence: dict, world_size: int) -> tuple[int, list[Any]]:
-    """Fill `state` from a checkpoint; return its step and every rank's loader state.
+def load_checkpoint(path: Path, tensors: RunTensors, essence: dict[str, Any], world_size: int) -> RunFacts:
+    """Fill `tensors` from a checkpoint and return its numbers.
 
-    Errors: `ValueError` where the checkpoint is damaged, or belongs to another recipe or number of processes.
+    Errors: `ValueError` where the checkpoint is damaged, or belongs to other settings or another number of processes.
     """
     try:
-        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        changed = [name for name in essence if facts["essence"].get(name) != essence[name]]
-        if changed:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        _check_essence(path, facts.pop("essence"), json.loads(json.dumps(essence)))
+        if len(facts["loaders"]) != world_size:
             raise ValueError(
-                f"{path}: was trained with another '{changed[0]}'; restore it, or choose a new output_dir "
-                f"(train.initialize_from begins a new run with trained weights)"
+                f"{path}: was trained by {len(facts['loaders'])} processes, not {world_size}; start as many, or choose "
+                f"a new output_dir and begin from the export with train.initialize_from"
             )
-        if facts["world_size"] != world_size:
-            raise ValueError(
-                f"{path}: was trained by {facts['world_size']} processes, not {world_size}; start as many, or begin "
-                f"a new run with train.initialize_from"
-            )
-        state.network.load_state_dict(load_file(path / "network.safetensors"))
-        state.average.load_state_dict(load_file(path / "average.safetensors"))
-        _load_optimizer(state.optimizer, load_file(path / "optimizer.safetensors"))
-        return facts["step"], torch.load(path / "loaders.pt", weights_only=True)
-    except (OSError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+        tensors.network.load_state_dict(load_file(path / "network.safetensors"))
+        tensors.average.load_state_dict(load_file(path / "average.safetensors"))
+        _load_optimizer(tensors.optimizer, load_file(path / "optimizer.safetensors"))
+        return RunFacts(**{name: value for name, value in facts.items() if name != "files"})
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: damaged ({error}); remove this folder to resume from the one before") from error
 
 
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name, as one writes them on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return _contiguous({f"{index}.{name}": value for index, part in state.items() for name, value in part.items()})
+def _check_essence(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse changed settings; one that only one side knows came or went with a version of the code."""
+    changed = [name for name in now if name in then and then[name] != now[name]]
+    if changed:
+        changed = [f"{name} was {then[name]!r} and is {now[name]!r}" for name in changed]
+        raise ValueError(
+            f"{path}: trained with other settings: {'; '.join(changed)}. Restore them to resume; for another run "
+            f"choose a new output_dir (train.initialize_from=EXPORTED_FOLDER begins it with trained weights)"
+        )
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
+def _is_complete(path: Path) -> bool:
+    try:
+        sizes = json.loads((path / FACTS).read_text(encoding="utf-8"))["files"]
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
+        return False
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _all_tensors(tensors: RunTensors) -> dict[str, dict[str, Tensor]]:
+    state = tensors.optimizer.state_dict()["state"]
+    moments = {f"{index}.{name}": value for index, part in state.items() for name, value in part.items()}
+    parts = {
+        "network": tensors.network.state_dict(), "average": tensors.average.state_dict(), "optimizer": moments
+    }  # fmt: skip
+    return {
+        name: {key: value.detach().cpu().contiguous().clone() for key, value in part.items()}
+        for name, part in parts.items()
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

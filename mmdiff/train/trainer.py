@@ -1,33 +1,69 @@
-"""The training loop: one for every task, on accelerate, from a laptop to several nodes."""
+"""The training loop: one for every task, on accelerate, from a laptop to several nodes.
+
+The state is saved by `mmdiff.train.state`, not by accelerate's `save_state`: that one unpickles generators, which a run
+whose random numbers depend on the step alone does not need. Sharded parameters (FSDP2) would need it, or torch's
+distributed checkpoint, in its place.
+"""
 
 import os
-import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, send_to_device
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmdiff.config import save_recipe
 from mmdiff.log import get_logger
-from mmdiff.train.monitor import Monitor, coverage, gradient_norms
-from mmdiff.train.optim import MovingAverage, make_optimizer, make_schedule
-from mmdiff.train.state import RunState, checkpoint_folders, load_checkpoint, save_checkpoint
+from mmdiff.media import Clip
+from mmdiff.train.monitor import Monitor, check_groups, coverage, gathered_means, gradient_norms, is_quartile
+from mmdiff.train.optim import MovingAverage, learning_rate, make_optimizer
+from mmdiff.train.state import (
+    RunFacts,
+    RunTensors,
+    find_checkpoints,
+    flatten,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
+from mmdiff.train.stop import StopRequest
 
 MAX_BAD_STEPS = 10
-# What may differ when a run goes on; everything else in the recipe decides the numbers.
-FREE_SETTINGS = ("max_steps", "log_every", "preview_every", "checkpoint_every", "checkpoints_total_limit",
-                 "initialize_from")  # fmt: skip
+# What may differ when a run goes on; everything else in a recipe decides its numbers.
+FREE_SETTINGS = {"output_dir", "data.cache_megabytes", "train.max_steps", "train.log_every", "train.preview_every",
+                 "train.checkpoint_every", "train.checkpoints_total_limit", "train.initialize_from"}  # fmt: skip
 
 
-def run_training(recipe: Any, build_task: Callable[[Any], Any], dry_run: bool = False) -> int:
+class Task(Protocol):
+    """What the trainer asks of a task, which is an `nn.Module`.
+
+    `forward(batch, generator)` returns named scalars: "loss" is minimized; "loss/video", "loss/video/q1" (NaN where no
+    example has such a timestep) and any others are logged. The names are the same for every batch. The loader's state
+    is JSON, and its `iter` goes on where the state says. All randomness comes from the generator and torch's own.
+    """
+
+    recipe: Any
+    network: nn.Module
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]: ...
+    def loader(self, *, rank: int, world_size: int) -> Any: ...
+    def preflight(self) -> str | None: ...
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]: ...
+    def preview(self, network: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> list[Clip]: ...
+    def load_weights(self, folder: str) -> None: ...
+    def export(self, folder: Path, network: nn.Module) -> None: ...
+
+
+def run_training(recipe: Any, build_task: Callable[[Any], Task], dry_run: bool = False) -> int:
     """Train what a recipe describes, resuming from the newest checkpoint in its output folder; return 0.
 
     A dry run prints the resolved recipe, what the data holds and the network's size.
@@ -36,158 +72,147 @@ def run_training(recipe: Any, build_task: Callable[[Any], Any], dry_run: bool = 
     """
     torch.manual_seed(recipe.seed)  # the network's first weights
     task = build_task(recipe)
-    if dry_run:
-        size = sum(parameter.numel() for parameter in task.network.parameters())
+    if not dry_run:
+        Trainer(recipe, task).run()
+    elif os.environ.get("RANK", "0") == "0":
         print(OmegaConf.to_yaml(OmegaConf.structured(recipe)))
-        print(task.preflight())
-        print(f"{size / 1e6:.2f} M parameters")
-        return 0
-    Trainer(recipe, task).run()
+        print(task.preflight() or "the task has no data to check")
+        print(f"{sum(parameter.numel() for parameter in task.network.parameters()) / 1e6:.2f} M parameters")
     return 0
 
 
 class Trainer:
-    """A task's training run: its state, and the loop over its steps.
+    """A task's training run: its state, and the loop over its steps."""
 
-    A task is an `nn.Module` with `network`, `loader(rank, world_size)`, `preflight()`, `parameter_groups()`,
-    `forward(batch, generator) -> {"loss": ..., "loss/video": ...}`, `preview`, `load_weights` and `export`.
-    """
-
-    def __init__(self, recipe: Any, task: Any):
-        self.recipe, self.config = recipe, recipe.train
+    def __init__(self, recipe: Any, task: Task):
+        self.recipe, self.config, self.task = recipe, recipe.train, task
         self.folder = Path(recipe.output_dir)
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), mixed_precision=self.config.mixed_precision,
-            step_scheduler_with_optimizer=False,
-        )  # fmt: skip
-        expected = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.accelerator.num_processes != expected:
-            raise ValueError(f"{expected} processes were started, {self.accelerator.num_processes} found each other")
-        self.task = task
+        self.accelerator = make_accelerator(self.config.mixed_precision)
         self.is_main = self.accelerator.is_main_process
         self.step = 0
         self.bad_steps = 0
-        self.stop_requested = False
+        self.elapsed_seconds = 0.0
+        self.quartiles: dict[str, list[float]] = {}  # since the last time they were logged
+        self.saved_step: int | None = None
+        self.has_exported = False
 
     def run(self) -> None:
-        """Train until the recipe's last step or the first signal to stop, and export the model."""
-        self._set_up()
-        handlers = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            self._loop()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            self.progress.close()
-            if self.monitor is not None:
-                self.monitor.close()
-
-    def _set_up(self) -> None:
-        config, accelerator = self.config, self.accelerator
-        if self.is_main:
-            get_logger().info("data:\n%s", self.task.preflight())
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_recipe(self.recipe, self.folder / "recipe.yaml")
-        checkpoints = checkpoint_folders(self.folder / "checkpoints")
-        if config.initialize_from and not checkpoints:
-            self.task.load_weights(config.initialize_from)
-        if config.gradient_checkpointing:
-            self.task.network.enable_gradient_checkpointing()
-        self.task.to(accelerator.device)
-        self.average = MovingAverage(self.task.network, config.ema_decay)
-        self.groups = self.task.parameter_groups()
-        self.optimizer = make_optimizer(self.task.network.parameters(), config)
-        self.loader = self.task.loader(rank=accelerator.process_index, world_size=accelerator.num_processes)
-        self.schedule = make_schedule(self.optimizer, config)
-        if checkpoints:
-            self._resume(checkpoints[-1])
-        self.model = accelerator.prepare(self.task)
-        self.batches = iter(self.loader)
-        self.monitor = Monitor(self.folder, self.step) if self.is_main else None
-        self.progress = tqdm(
-            total=config.max_steps, initial=self.step, unit="step", disable=not self.is_main, dynamic_ncols=True
-        )
+        """Train until the recipe's last step or the first signal to stop; leave a checkpoint and the exported model."""
+        with StopRequest() as self.stop_request:
+            self._set_up()
+            try:
+                self._loop()
+            finally:
+                self.progress.close()
+                if self.monitor is not None:
+                    self.monitor.close()
 
     def _loop(self) -> None:
-        config, started = self.config, time.monotonic()
-        window: list[dict[str, float]] = []
-        examples = config.batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
+        config = self.config
         while self.step < config.max_steps and not self._should_stop():
-            began = time.monotonic()
             values = self._optimize()
-            values["examples_per_second"] = examples / (time.monotonic() - began)
-            values["elapsed_seconds"] = time.monotonic() - started
-            window.append(values)
             self.step += 1
-            self.progress.update()
-            if self.monitor is not None:
-                self.monitor.log(self.step - 1, self._with_window_means(values, window))
-            if self.step % config.log_every == 0:
-                self.progress.set_postfix(loss=f"{np.mean([v['loss'] for v in window]):.4f}",
-                                          examples=f"{values['examples_per_second']:.1f}/s")  # fmt: skip
-                window = []
+            self._report(values)
             if config.preview_every and self.step % config.preview_every == 0:
                 self._preview()
             if self.step % config.checkpoint_every == 0:
                 self._save()
-        if self.step % config.checkpoint_every:
+        if self.step and not (self.has_exported and self.saved_step == self.step):
             self._save()
-        if self.stop_requested:
+        if self.stop_request.is_made and self.is_main:
             get_logger().info("stopped by a signal after step %d; the same command resumes", self.step)
+
+    def _set_up(self) -> None:
+        config, accelerator, task = self.config, self.accelerator, self.task
+        if self.is_main and (table := task.preflight()):
+            get_logger().info("data:\n%s", table)
+        checkpoints = find_checkpoints(self.folder / "checkpoints")
+        if config.initialize_from and not checkpoints:
+            task.load_weights(config.initialize_from)
+        if config.gradient_checkpointing:
+            task.network.enable_gradient_checkpointing()
+        task.to(accelerator.device)
+        task.network.train()
+        self.average = MovingAverage(task.network, config.ema_decay)
+        self.groups = task.parameter_groups()
+        check_groups(self.groups, task.network)
+        self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.loader = task.loader(rank=accelerator.process_index, world_size=accelerator.num_processes)
+        if checkpoints:
+            self._resume(checkpoints[-1])
+        accelerator.wait_for_everyone()
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder / "checkpoints")
+            save_recipe(self.recipe, self.folder / "recipe.yaml")
+        self.model = accelerator.prepare(task)
+        self.batches = iter(self.loader)
+        self.monitor = Monitor(self.folder, self.step) if self.is_main else None
+        self.progress = tqdm(total=config.max_steps, initial=self.step, unit="step", disable=not self.is_main,
+                             dynamic_ncols=True, mininterval=0.5)  # fmt: skip
 
     def _optimize(self) -> dict[str, float]:
         """Take one optimizer step; return its numbers. A step that is not finite changes nothing and is counted."""
-        parts = self.config.gradient_accumulation_steps
-        sums: dict[str, torch.Tensor] = {}
+        parts, began = self.config.gradient_accumulation_steps, time.monotonic()
+        rate = learning_rate(self.step, self.config)
+        rows: list[dict[str, Tensor]] = []
         for part in range(parts):
             batch = send_to_device(next(self.batches), self.accelerator.device)
             generator = self._generator(part)
-            is_last = part == parts - 1
-            with self.accelerator.autocast(), _no_sync_unless(is_last, self.accelerator, self.model):
+            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(self.model):
                 losses = self.model(batch, generator)
                 self.accelerator.backward(losses["loss"] / parts)
-            for name, value in {**losses, **coverage(batch)}.items():
-                sums[name] = sums.get(name, 0) + value.detach().float() / parts
-        norms = gradient_norms(self.groups)
-        is_good = bool(torch.isfinite(norms["grad_norm"]))
+            rows.append({**losses, **coverage(batch)})
+        norms = gradient_norms(self.groups)  # of the mean over ranks, the same on each
+        values = {**gathered_means(rows, self.accelerator), **{name: norm.item() for name, norm in norms.items()}}
+        is_good = bool(np.isfinite([values["loss"], values["grad_norm"]]).all())
         if is_good:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.task.network.parameters(), self.config.max_grad_norm, norms["grad_norm"]
-            )
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norms["grad_norm"])
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             self.optimizer.step()
             self.average.update(self.task.network, self.step)
-        self._guard(is_good)
-        values = {"lr": self.schedule.get_last_lr()[0], "skipped": float(not is_good)}
-        self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {**{name: float(value) for name, value in {**sums, **norms}.items()}, **values}
+        self._guard(is_good)
+        seconds = time.monotonic() - began
+        self.elapsed_seconds += seconds
+        examples = self.config.batch_size * parts * self.accelerator.num_processes
+        return {**values, "lr": rate, "skipped": float(not is_good), "examples_per_second": examples / seconds,
+                "elapsed_seconds": self.elapsed_seconds}  # fmt: skip
 
     def _guard(self, is_good: bool) -> None:
         self.bad_steps = 0 if is_good else self.bad_steps + 1
-        if not is_good:
-            get_logger().warning("step %d: the gradient is not finite; the step is skipped", self.step)
+        if not is_good and self.is_main:
+            get_logger().warning("step %d: loss or gradient is not finite; the step is skipped", self.step)
         if self.bad_steps >= MAX_BAD_STEPS:
             raise ValueError(
-                f"{MAX_BAD_STEPS} steps in a row had no finite gradient; lower train.learning_rate, or look at the "
-                f"data (the last good checkpoint is in {self.folder / 'checkpoints'})"
+                f"{self.folder}: loss or gradient was not finite in {MAX_BAD_STEPS} steps in a row, up to step "
+                f"{self.step}; lower train.learning_rate, or look at the data. The weights are those before them"
             )
 
     def _generator(self, part: int) -> torch.Generator:
         """Return this micro-step's own source of random numbers: a function of seed, step, part and rank alone."""
         key = (self.recipe.seed, self.step, part, self.accelerator.process_index)
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
         torch.manual_seed(seed)  # dropout
         return torch.Generator(self.accelerator.device).manual_seed(seed)
 
-    def _with_window_means(self, values: dict[str, float], window: list[dict[str, float]]) -> dict[str, float]:
-        """Replace quartile losses, which few examples of a step touch, by their mean over the log window."""
-        quartiles = {name for part in window for name in part if name.rpartition("/q")[1]}
-        means = {}
+    def _report(self, values: dict[str, float]) -> None:
+        """Log a step; its quartile losses, each of few examples, go into a mean over the log window."""
+        for name in filter(is_quartile, values):
+            if np.isfinite(values[name]):
+                self.quartiles.setdefault(name, []).append(values[name])
+        values = {name: value for name, value in values.items() if not is_quartile(name)}
         if self.step % self.config.log_every == 0:
-            for name in quartiles:
-                seen = [part[name] for part in window if np.isfinite(part[name])]
-                means[name] = float(np.mean(seen)) if seen else float("nan")
-        return {**{name: value for name, value in values.items() if name not in quartiles}, **means}
+            values.update({name: float(np.mean(seen)) for name, seen in self.quartiles.items()})
+            self.quartiles = {}
+            self.progress.set_postfix_str(
+                f"loss={values['loss']:.4f}, {values['examples_per_second']:.1f} examples/s", refresh=False
+            )
+        if self.monitor is not None:
+            self.monitor.log(self.step - 1, values)
+        self.progress.update()
 
     def _preview(self) -> None:
         if self.monitor is None:
@@ -196,46 +221,52 @@ class Trainer:
         generator = torch.Generator(self.accelerator.device).manual_seed(self.recipe.seed)
         self.monitor.show(self.step - 1, self.task.preview(self.average.network, batch, generator))
 
-    def _state(self) -> RunState:
-        return RunState(self.task.network, self.average.network, self.optimizer)
-
-    def _essence(self) -> dict[str, Any]:
-        recipe = OmegaConf.to_container(OmegaConf.create(asdict(self.recipe)))
-        train = {name: value for name, value in recipe.pop("train").items() if name not in FREE_SETTINGS}
-        data = recipe.pop("data")
-        return {**recipe, "output_dir": None, "data": {**data, "num_workers": None, "cache_megabytes": None}, **train}
-
     def _save(self) -> None:
+        """Leave a checkpoint, and the model as it is to be used: with the averaged weights."""
         loaders = gather_object([self.loader.state_dict()])
         if self.is_main:
-            save_checkpoint(
-                self.folder / "checkpoints", self.step, self._state(), loaders, self._essence(),
-                self.config.checkpoints_total_limit,
-            )  # fmt: skip
+            if self.saved_step != self.step:
+                facts = RunFacts(self.step, loaders, self.bad_steps, self.elapsed_seconds, self.quartiles)
+                save_checkpoint(self.folder / "checkpoints", self._tensors(), facts, essence(self.recipe),
+                                self.config.checkpoints_total_limit)  # fmt: skip
             self.task.export(self.folder / "export", self.average.network)
+        self.saved_step, self.has_exported = self.step, True
         self.accelerator.wait_for_everyone()
 
     def _resume(self, checkpoint: Path) -> None:
-        count = self.accelerator.num_processes
-        self.step, loaders = load_checkpoint(checkpoint, self._state(), self._essence(), count)
-        self.loader.load_state_dict(loaders[self.accelerator.process_index])
-        for _ in range(self.step):
-            self.schedule.step()
+        processes = self.accelerator.num_processes
+        facts = load_checkpoint(checkpoint, self._tensors(), essence(self.recipe), processes)
+        self.step = self.saved_step = facts.step
+        self.bad_steps, self.elapsed_seconds, self.quartiles = facts.bad_steps, facts.elapsed_seconds, facts.quartiles
+        self.loader.load_state_dict(facts.loaders[self.accelerator.process_index])
         if self.is_main:
             get_logger().info("resuming after step %d from %s", self.step, checkpoint)
 
-    def _request_stop(self, number: int, frame: Any) -> None:
-        self.stop_requested = True
+    def _tensors(self) -> RunTensors:
+        return RunTensors(self.task.network, self.average.network, self.optimizer)
 
     def _should_stop(self) -> bool:
-        """Say whether any rank was asked to stop."""
-        if self.accelerator.num_processes == 1:
-            return self.stop_requested
-        flag = torch.tensor([int(self.stop_requested)], device=self.accelerator.device)
-        self.stop_requested = bool(self.accelerator.reduce(flag, "sum").item())
-        return self.stop_requested
+        """Say whether any rank was asked to stop, the same on each."""
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor([int(self.stop_request.is_made)], device=self.accelerator.device)
+            self.stop_request.is_made = bool(self.accelerator.reduce(flag, "sum").item())
+        return self.stop_request.is_made
 
 
-def _no_sync_unless(is_last: bool, accelerator: Accelerator, model: Any):
-    """Exchange gradients between ranks only after the last micro-step."""
-    return accelerator.no_sync(model) if not is_last else torch.autograd.profiler.record_function("last")
+def make_accelerator(mixed_precision: str) -> Accelerator:
+    """Return accelerate's engine, on the GPU where there is one, with as many processes as torchrun started."""
+    # With unused parameters looked for, DDP keeps its buckets; else it regroups them after the first step of a
+    # process, and with three ranks or more a resumed run would add up gradients in another order.
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision, kwargs_handlers=[ddp]
+    )
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise ValueError(f"{expected} processes were started, but accelerate sees {accelerator.num_processes}")
+    return accelerator
+
+
+def essence(recipe: Any) -> dict[str, Any]:
+    """Return the settings that decide a run's numbers, by dotted name."""
+    return {name: value for name, value in flatten(asdict(recipe)).items() if name not in FREE_SETTINGS}
