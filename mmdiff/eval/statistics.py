@@ -36,7 +36,7 @@ class Summary:
 
 
 def resample_counts(num_clips: int, num_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return how often each clip is drawn in each resample, `resamples clips`; every row sums to the number of clips."""
+    """Return how often each clip is drawn in each resample, `resamples clips`; each row sums to the number of clips."""
     return rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), size=num_resamples)
 
 
@@ -66,16 +66,16 @@ def summarize(
     `drawn_from` names the clips of each agreement: one, or for a shuffled pair the clip of its sound and that of its
     picture; a pair is then drawn as often as both together. Clips without any event add nothing.
     """
-    counts = resample_counts(num_clips, num_resamples, np.random.default_rng(seed)) if num_clips else np.zeros((0, 0))
+    if not agreements:
+        return Summary(*[Interval(None, None, None)] * 3)
+    counts = resample_counts(num_clips, num_resamples, np.random.default_rng(seed))
     weights = np.ones((num_resamples + 1, len(agreements)))  # row 0: the clips as they are
-    if len(agreements):
-        owners = np.array(drawn_from)
-        weights[1:] = counts[:, owners].prod(-1)
+    weights[1:] = counts[:, np.array(drawn_from)].prod(-1)
     matched = weights @ np.array([a.num_matched for a in agreements], np.float64)
     events = weights @ np.array([a.num_audio + a.num_video for a in agreements], np.float64)
     f1 = np.divide(2 * matched, events, out=np.full(len(weights), np.nan), where=events > 0)
     sizes = [len(a.offsets) for a in agreements]
-    offsets = 1000 * np.abs(np.concatenate([a.offsets for a in agreements])) if sum(sizes) else np.zeros(0)
+    offsets = 1000 * np.abs(np.concatenate([a.offsets for a in agreements]))
     of_offset = np.repeat(weights, sizes, axis=1)
     return Summary(
         interval(f1),

@@ -101,6 +101,8 @@ def evaluate_sync(
     usable = [ms for ms in spread if abs(ms) <= 250 * protocol.spec.duration_seconds]  # a quarter of a window
     windows = real_windows(Path(reference), protocol.spec, split, rejected)
     real = read_all("real pairs", windows, protocol.spec, rejected, shifts=usable)
+    if not real:
+        raise ValueError(f"{reference}: not one real clip can be read; {rejected[0]['reason']}")
     rows = [
         make_row("real pairs", "real", real, protocol),
         *shuffled_row("shuffled pairs", real, protocol),
@@ -292,8 +294,25 @@ def format_table(result: dict[str, Any]) -> str:
     points = [p for p in result["calibration"] if p["measured_ms"] is not None]
     curve = ", ".join(f"{p['injected_ms']:+.0f} -> {p['measured_ms']:+.0f}" for p in points)
     lines.append(f"calibration, injected -> measured offset in ms: {curve or 'no events'}")
-    lines += [f"left out: {item['reason']}" for item in result["rejected"]]
+    lines += verdicts(rows)
+    lines += [f"left out: {item['file']}: {item['reason']}" for item in result["rejected"]]
     return "\n".join(lines)
+
+
+def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Say of every generated row how it stands to the real pairs and to its own shuffled control."""
+    named, lines = {row["name"]: row for row in rows}, []
+    real = named["real pairs"]["f1"]["value"]
+    for row in rows:
+        control = named.get(f"{row['name']}, shuffled")
+        if row["kind"] != "generated" or row["f1"]["value"] is None:
+            continue
+        words = f"{row['name']}: F1 is {row['f1']['value'] / real:.2f} of the real pairs'" if real else row["name"]
+        if control and None not in (row["f1"]["low"], control["f1"]["high"]):
+            is_above = row["f1"]["low"] > control["f1"]["high"]
+            words += f", {'above' if is_above else 'NOT above'} its shuffled control (intervals compared)"
+        lines.append(words)
+    return lines
 
 
 def _text(numbers: dict[str, float | None], digits: int) -> str:

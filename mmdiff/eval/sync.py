@@ -14,7 +14,7 @@ LAG_SECONDS = 0.012
 NUM_BANDS = 20
 LOWEST_HZ = 60.0
 FLOOR_DB = 45.0  # below a clip's loudest moment nothing counts
-AUDIO_RISE_DB = 4.0
+AUDIO_RISE_DB = 3.0
 AUDIO_BACKGROUND_SECONDS = 0.3
 SILENCE = 1e-4  # peak of a waveform that counts as silent
 STEP_SECONDS = 0.006  # the sound before and after an onset that are compared to place it
@@ -70,7 +70,7 @@ def audio_onsets(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     rise = audio_rise(wave, sample_rate)
     peaks = _peaks(rise, round(MERGE_SECONDS / 2 * sample_rate / hop), AUDIO_RISE_DB)
     times = np.array([_place_onset(wave, int(peak) * hop, sample_rate) for peak in peaks])
-    return _merge(times, rise[peaks], MERGE_SECONDS / 2)
+    return merge_times(times, rise[peaks], MERGE_SECONDS / 2)
 
 
 def match_events(audio_times: np.ndarray, video_times: np.ndarray, tolerance_seconds: float) -> Matching:
@@ -132,7 +132,7 @@ def audio_rise(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     past = np.concatenate([np.repeat(before[:, :1], lag, 1), before[:, :-lag]], 1)
     rise = np.maximum(level - past, 0).mean(0)
     rise = np.roll(rise, -(lag // 2))
-    rise[-(lag // 2) :] = 0
+    rise[-(lag // 2 + round(WINDOW_SECONDS / 2 * sample_rate / hop) + 1) :] = 0  # there the windows see past the end
     usual = median_filter(rise, round(AUDIO_BACKGROUND_SECONDS * sample_rate / hop) | 1, mode="mirror")
     return np.maximum(rise - usual, 0)
 
@@ -219,8 +219,8 @@ def _peaks(strength: np.ndarray, reach: int, threshold: float) -> np.ndarray:
     return found[np.diff(found, prepend=-reach - 1) > reach] if len(found) else found
 
 
-def _merge(times: np.ndarray, strengths: np.ndarray, interval: float) -> np.ndarray:
-    """Drop the weaker of any two times closer than an interval."""
+def merge_times(times: np.ndarray, strengths: np.ndarray, interval: float) -> np.ndarray:
+    """Return times in order, without the weaker (the later of equals) of any two that are closer than an interval."""
     kept: list[int] = []
     for index in np.argsort(times, kind="stable"):
         if kept and times[index] - times[kept[-1]] < interval:
