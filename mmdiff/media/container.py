@@ -98,7 +98,10 @@ def frames_from(container: InputContainer, stream: Stream, seconds: Fraction) ->
             yield from chain([first], frames)
             return
     if seconds > beginning:
-        container.seek(stream.start_time or 0, stream=stream, backward=True, any_frame=False)
+        # Without an index a seek to the beginning lands after it; before the beginning there is nothing to land on.
+        early = 10 if container.format.name in ("mpegts", "mpeg") else 0
+        ticks = math.floor((beginning - early) / stream.time_base)
+        container.seek(ticks, stream=stream, backward=True, any_frame=False)
     yield from (frame for frame in container.decode(stream) if frame.pts is not None)
 
 
