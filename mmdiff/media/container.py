@@ -39,6 +39,8 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         raise ValueError(
             f"{path}: damaged or not a media file ({error.strerror}); give a file that a media player plays"
         ) from error
+    except IndexError as error:  # what PyAV raises for a packet of a stream that the file never announced
+        raise ValueError(f"{path}: damaged: it holds parts of a stream that it does not announce") from error
     except PermissionError as error:
         raise ValueError(f"{path}: may not be read; change its permissions") from error
 
