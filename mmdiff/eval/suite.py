@@ -295,7 +295,7 @@ def format_table(result: dict[str, Any]) -> str:
     curve = ", ".join(f"{p['injected_ms']:+.0f} -> {p['measured_ms']:+.0f}" for p in points)
     lines.append(f"calibration, injected -> measured offset in ms: {curve or 'no events'}")
     lines += verdicts(rows)
-    lines += [f"left out: {item['file']}: {item['reason']}" for item in result["rejected"]]
+    lines += [f"left out: {item['reason']}" for item in result["rejected"]]
     return "\n".join(lines)
 
 
