@@ -19,7 +19,6 @@ CORE = [
     "tensorboard>=2.18",
     "tqdm>=4.66",
     "pillow>=10,<12",
-    "matplotlib>=3.9",
     "jinja2>=3.1",
 ]
 EXTRAS = {

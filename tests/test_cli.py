@@ -7,7 +7,7 @@ import pytest
 
 from mmdiff.cli import build_parser, main
 
-HEAVY = ("torch", "diffusers", "av", "matplotlib", "numpy", "omegaconf")
+HEAVY = ("torch", "diffusers", "av", "numpy", "omegaconf")
 
 
 def test_help_imports_nothing_heavy():

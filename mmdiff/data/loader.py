@@ -1,5 +1,7 @@
 """The loader: an endless stream of batches whose position is part of the checkpoint."""
 
+import warnings
+
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from mmdiff.data.clips import DataConfig, WindowDataset
@@ -20,6 +22,7 @@ def build_loader(
 
     A batch holds video `b c f h w` and audio `b c n`, float32 in [-1, 1], and lists of keys and start seconds.
     """
+    warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, on newer torch
     dataset = WindowDataset(
         config, spec, split=split, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
     )
