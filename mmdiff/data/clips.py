@@ -1,10 +1,8 @@
-"""Windows: short stretches of long files, exactly as long in sound as in picture."""
+"""Clips for training: what a recipe says of them, and the endless stream of batches."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,8 @@ import torch
 from einops import rearrange
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mmdiff.data.manifest import Entry, entry_path, read_manifest
-from mmdiff.media import Clip, ClipSpec, read_audio, read_clip, read_video
+from mmdiff.data.windows import Window, WindowReader, fixed_windows, jittered_start, select_entries
+from mmdiff.media import ClipSpec
 
 
 @dataclass(frozen=True)
@@ -42,108 +40,38 @@ class DataConfig:
     path: str = "out/clips"
     num_workers: int = 0
     flip_probability: float = 0.5
-    cache_megabytes: int = 2048  # decoded files that each worker keeps in memory
+    cache_megabytes: int = 2048  # decoded files kept in memory, by all workers together
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip_probability <= 1:
             raise ValueError(f"data.flip_probability is {self.flip_probability}; it must lie between 0 and 1")
-
-
-@dataclass(frozen=True)
-class Window:
-    """Where a training example comes from: an entry, the second at which it starts, and whether it is mirrored."""
-
-    entry: Entry
-    start: Fraction
-    is_flipped: bool
-
-
-def select_entries(folder: str | Path, split: str, spec: ClipSpec) -> list[Entry]:
-    """Return a split's entries that can give windows of `spec`.
-
-    Errors: `ValueError` where a source is in two splits, the split is empty, a file is too short, or its frame rate is
-    lower than that of `spec`, so that frames would have to be repeated.
-    """
-    entries = read_manifest(Path(folder))
-    splits: dict[str, str] = {}
-    for entry in entries:
-        if splits.setdefault(entry.source, entry.split) != entry.split:
-            raise ValueError(f"{folder}: source '{entry.source}' is in two splits; each source belongs to one")
-    chosen = [entry for entry in entries if entry.split == split]
-    if not chosen:
-        raise ValueError(f"{folder}: no clip in split '{split}'; it holds {sorted(set(splits.values()))}")
-    slow = [entry.path for entry in chosen if entry.fps < spec.fps]
-    if slow:
-        raise ValueError(f"{slow[0]}: {chosen[0].fps} fps is below the {spec.fps} fps asked for; lower clip.fps")
-    short = [entry.path for entry in chosen if entry.duration_seconds < spec.duration_seconds]
-    if short:
-        raise ValueError(f"{short[0]}: shorter than a window of {float(spec.duration_seconds)} s; lower num_frames")
-    return chosen
-
-
-class WindowReader:
-    """Read windows, keeping decoded files in memory up to a number of bytes (the least recently used leave first)."""
-
-    def __init__(self, folder: str | Path, spec: ClipSpec, cache_bytes: int):
-        self.folder, self.spec, self.cache_bytes = Path(folder), spec, cache_bytes
-        self.cache: OrderedDict[str, Clip] = OrderedDict()
-
-    def read(self, window: Window) -> Clip:
-        """Return the window as a clip of exactly `spec`."""
-        spec, entry = self.spec, window.entry
-        frame_bytes = spec.height * spec.width * 3
-        if entry.num_frames * frame_bytes > self.cache_bytes // 4:
-            clip = read_clip(entry_path(self.folder, entry), spec, start=window.start)
-            frames, sound = clip.frames, clip.waveform
-        else:
-            whole = self._whole(entry)
-            # Frames lie at k / fps: the one on screen at a time is the last that has begun.
-            times = [window.start + time for time in spec.frame_times()]
-            frames = whole.frames[[int(time * whole.fps) for time in times]]
-            begin = round(window.start * spec.sample_rate)
-            sound = whole.waveform[:, begin : begin + spec.num_samples]
-            assert sound.shape[1] == spec.num_samples, f"{entry.path}: window {window.start} leaves the sound"
-        if window.is_flipped:
-            frames = frames[:, :, ::-1]
-        return Clip(np.ascontiguousarray(frames), np.ascontiguousarray(sound), spec.fps, spec.sample_rate)
-
-    def _whole(self, entry: Entry) -> Clip:
-        if entry.key in self.cache:
-            self.cache.move_to_end(entry.key)
-            return self.cache[entry.key]
-        path, spec = entry_path(self.folder, entry), self.spec
-        picture = read_video(path, size=(spec.height, spec.width))
-        sound = read_audio(path, sample_rate=spec.sample_rate, channels=spec.channels)
-        clip = Clip(picture.frames, sound.waveform, picture.fps, spec.sample_rate)
-        self.cache[entry.key] = clip
-        while sum(c.frames.nbytes + c.waveform.nbytes for c in self.cache.values()) > self.cache_bytes:
-            self.cache.popitem(last=False)
-        return clip
-
-
-def fixed_windows(entries: list[Entry], spec: ClipSpec) -> list[Window]:
-    """Return consecutive windows, side by side from every file's start: what is measured and evaluated on."""
-    windows = []
-    for entry in entries:
-        count = int(entry.duration_seconds / spec.duration_seconds)
-        windows += [Window(entry, n * spec.duration_seconds, False) for n in range(count)]
-    return windows
+        for name in ("num_workers", "cache_megabytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
 class WindowDataset(IterableDataset):
     """An endless stream of batches, of which this rank and worker yields its own; its state is one number.
 
-    Batch k of a rank depends on (seed, rank, world size, k) alone, whatever the number of workers. Every epoch takes
-    each window once, in a new order; in training each starts at a random frame and is mirrored with `flip_probability`.
+    Batch k of a rank depends on (seed, rank, world size, k) alone, whatever the number of workers. Every epoch of the
+    split "train" takes each window once, in a new order; each starts at a random frame nearby and is mirrored with
+    `flip_probability`. Other splits give their fixed windows in the files' order, again and again.
+
+    Errors: `ValueError` where the data cannot give such windows.
     """
 
     def __init__(self, config: DataConfig, spec: ClipSpec, *, split: str, batch_size: int, seed: int,
                  rank: int = 0, world_size: int = 1):  # fmt: skip
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"loader: batch size {batch_size}, rank {rank} of {world_size}; give at least 1 of each")
         self.config, self.spec, self.batch_size = config, spec, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.is_training = split == "train"
-        self.windows = fixed_windows(select_entries(config.path, split, spec), spec)
-        self.reader = WindowReader(config.path, spec, config.cache_megabytes * 2**20)
+        entries = select_entries(config.path, split, spec)
+        self.windows = fixed_windows(entries, spec)
+        cache_bytes = config.cache_megabytes * 2**20 // max(config.num_workers, 1)
+        self.reader = WindowReader(config.path, spec, entries, cache_bytes)
+        self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self.next_batch = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -172,14 +100,14 @@ class WindowDataset(IterableDataset):
     def window(self, position: int) -> Window:
         """Return the window at a position of the endless stream that all ranks share."""
         epoch, index = divmod(position, len(self.windows))
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
-        window = self.windows[order[index]]
         if not self.is_training:
-            return window
-        chance = np.random.default_rng((self.seed, epoch, index, 1))
-        last = int((window.entry.duration_seconds - self.spec.duration_seconds) * window.entry.fps)
-        start = Fraction(int(chance.integers(last + 1)), 1) / window.entry.fps
-        return replace(window, start=start, is_flipped=bool(chance.random() < self.config.flip_probability))
+            return self.windows[index]
+        if self.order[0] != epoch:
+            self.order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
+        window = self.windows[self.order[1][index]]
+        chance, flip = np.random.default_rng((self.seed, epoch, index, 1)).random(2)
+        start = jittered_start(window, self.spec, chance)
+        return replace(window, start=start, is_flipped=bool(flip < self.config.flip_probability))
 
     def state_dict(self) -> dict[str, int]:
         """Return where the stream stands."""

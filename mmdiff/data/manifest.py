@@ -38,6 +38,8 @@ class Entry:
     licence: str = ""
     sha256: str = ""
     events: tuple[Event, ...] = field(default=())
+    begin_seconds: float = 0.0  # until then one of the streams has not begun
+    is_variable_frame_rate: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fps", Fraction(self.fps))
