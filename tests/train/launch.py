@@ -21,7 +21,7 @@ def run_ranks(recipe: ToyRecipe, num_ranks: int = 1, dying_rank: int = 0, **how:
     `how` says when `dying_rank` dies, as `run_toy` takes it. The processes are forked from one that has imported torch.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["launch"])
+    context.set_forkserver_preload(["launch", "torch._dynamo"])  # which optimizers import at their first step
     port = _free_port()
     ranks = []
     for rank in range(num_ranks):
