@@ -37,8 +37,8 @@ def assign_splits(
 ) -> dict[str, str]:
     """Give every key (a source of its own) a split, by a seeded draw.
 
-    fractions: train, validation and test, adding up to 1. From three keys on, a split whose fraction is not 0 gets at least
-    one; fewer keys all go to train. Errors: `ValueError` where the fractions are not three shares of a whole.
+    fractions: train, validation and test, adding up to 1. From three keys on, a split whose fraction is not 0 gets at
+    least one; fewer keys all go to train. Errors: `ValueError` where the fractions are not three shares of a whole.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] <= 0:
         raise ValueError(
@@ -65,13 +65,13 @@ def write_footage(
 ) -> list[Entry]:
     """Render, write `out/files/<split>/<key>.mp4` and then `out/manifest.jsonl`; return the entries in the given order.
 
-    renders: (key, picklable callable such as a `functools.partial` of a module's function) pairs; what is written does not
-    depend on `workers`. An interrupted run goes on where it stopped when the same call is made again, and a finished one
-    returns at once. Errors: `ValueError` where keys repeat or the folder holds other footage.
+    renders: (key, picklable callable such as a `functools.partial` of a module's function) pairs; what is written does
+    not depend on `workers`. An interrupted run goes on where it stopped when the same call is made again, and a finished
+    one returns at once. Errors: `ValueError` where keys repeat or the folder holds other footage.
     """
     out, keys = Path(out), [key for key, _ in renders]
     if not keys or len(set(keys)) < len(keys):
-        raise ValueError(f"{name}: {len(keys)} clips asked for, {len(set(keys))} keys; give one key to each, at least one")
+        raise ValueError(f"{name}: {len(keys)} clips asked for, {len(set(keys))} keys; give each its own key")
     if workers < 1:
         raise ValueError(f"{name}: {workers} workers; give at least 1")
     splits = assign_splits(keys, seed, fractions)

@@ -166,7 +166,7 @@ def _draw_target(image: np.ndarray, target: Target, time: float) -> None:
 
 
 def _approach(target: Target, before: int, time: float) -> float:
-    """Return the striker's distance from contact, 0 .. 1: thrown up by the last blow, or let fall from above (drops)."""
+    """Return the striker's distance from contact, 0 .. 1: thrown up by the last blow, or falling (drops)."""
     times = target.times
     last = times[before - 1] if before else -1.0
     following = times[before] if before < len(times) else last + 3.0
