@@ -66,8 +66,8 @@ def write_footage(
     """Render, write `out/files/<split>/<key>.mp4` and then `out/manifest.jsonl`; return the entries in the given order.
 
     renders: (key, picklable callable such as a `functools.partial` of a module's function) pairs; what is written does
-    not depend on `workers`. An interrupted run goes on where it stopped when the same call is made again, and a finished
-    one returns at once. Errors: `ValueError` where keys repeat or the folder holds other footage.
+    not depend on `workers`. An interrupted run goes on where it stopped when the same call is made again, and a
+    finished one returns at once. Errors: `ValueError` where keys repeat or the folder holds other footage.
     """
     out, keys = Path(out), [key for key, _ in renders]
     if not keys or len(set(keys)) < len(keys):
