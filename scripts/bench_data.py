@@ -1,7 +1,7 @@
 """Speed of the readers and of the loader on one core, on 34-second clips of the impacts benchmark.
 
 Windows are read from files with PyAV, which keeps sound and picture on one clock, and, where it is installed, with
-decord; the loader runs without workers. All rates are per second of processor time. Called by scripts/bench.py, or alone.
+decord; the loader runs without workers. Rates are per second of processor time. Called by scripts/bench.py, or alone.
 """
 
 import importlib.util
