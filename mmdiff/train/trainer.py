@@ -255,8 +255,8 @@ class Trainer:
 
 def make_accelerator(mixed_precision: str) -> Accelerator:
     """Return accelerate's engine, on the GPU where there is one, with as many processes as torchrun started."""
-    # With unused parameters looked for, DDP keeps its buckets; else it regroups them after the first step of a
-    # process, and with three ranks or more a resumed run would add up gradients in another order.
+    # Looking for unused parameters keeps DDP's buckets as they are. Else it regroups them after a process's first step,
+    # and with three ranks or more a resumed run adds up that step's gradients in another order (seen on gloo).
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision, kwargs_handlers=[ddp]

@@ -64,6 +64,15 @@ def test_killed_at_any_step_it_goes_on_bit_for_bit(num_ranks, whole, tmp_path):
     assert_same_run(whole(num_ranks), tmp_path)
 
 
+@pytest.mark.slow
+def test_three_ranks_add_up_their_gradients_in_the_same_order_after_a_resume(tmp_path):
+    one, other = (replace(toy_recipe(tmp_path / name), is_large=True) for name in ("one", "other"))
+    assert run_ranks(one, 3) == [0, 0, 0]
+    assert run_ranks(other, 3, send=signal.SIGKILL, at_forward=20)[0] == -signal.SIGKILL
+    assert run_ranks(other, 3) == [0, 0, 0]
+    assert_same_run(tmp_path / "one", tmp_path / "other")
+
+
 @pytest.mark.parametrize("at_file", [3, 5])  # three files a checkpoint: in the second one, and after its last
 def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(at_file, whole, tmp_path):
     assert run_ranks(toy_recipe(tmp_path), at_file=at_file) == [-signal.SIGKILL]
