@@ -32,9 +32,7 @@ class Footage:
 Render = Callable[[], Footage]
 
 
-def assign_splits(
-    keys: Sequence[str], seed: int, fractions: Sequence[float] = SPLIT_FRACTIONS
-) -> dict[str, str]:
+def assign_splits(keys: Sequence[str], seed: int, fractions: Sequence[float] = SPLIT_FRACTIONS) -> dict[str, str]:
     """Give every key (a source of its own) a split, by a seeded draw.
 
     fractions: train, validation and test, adding up to 1. From three keys on, a split whose fraction is not 0 gets at
