@@ -10,7 +10,7 @@ RELEASED_MODEL = "checkpoints/impacts"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 only on success."""
-    options = build_parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         return options.handler(options) or 0
     except (ValueError, FileExistsError, FileNotFoundError) as error:
@@ -19,6 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command line; recipe overrides may also follow a flag (`--dry-run key=value`)."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "train" and not any(word.startswith("-") for word in rest):
+        options.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:

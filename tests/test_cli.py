@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmdiff.cli import build_parser, main
+from mmdiff.cli import build_parser, main, parse
 
 HEAVY = ("torch", "diffusers", "av", "numpy", "omegaconf")
 
@@ -34,3 +34,11 @@ def test_every_command_shows_an_example(command, capsys):
 def test_a_mistake_is_one_line_and_status_two(capsys):
     assert main(["train", "nowhere.yaml"]) == 2
     assert capsys.readouterr().err == "mmdiff train: nowhere.yaml: no such recipe; the shipped ones lie in configs/\n"
+
+
+def test_overrides_may_stand_on_both_sides_of_a_flag():
+    options = parse(["train", "r.yaml", "a=1", "--dry-run", "b=2"])
+    assert options.dry_run
+    assert options.overrides == ["a=1", "b=2"]
+    with pytest.raises(SystemExit):
+        parse(["train", "r.yaml", "--dyr-run"])

@@ -43,7 +43,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.unsqueeze(2) if x.ndim == 3 else x  # four axes keep their memory layout, three do not
-        out = F.group_norm(wide.float(), self.num_groups, self.weight, self.bias, self.eps)
+        out = F.group_norm(wide.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps)
         return out.reshape(x.shape).to(x.dtype)
 
 
