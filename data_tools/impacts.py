@@ -38,6 +38,7 @@ class Target:
     pitch: float
     times: np.ndarray
     strengths: np.ndarray
+    ending: float  # when it would be struck next, after the last frame
 
     @property
     def material(self) -> Material:
@@ -59,7 +60,7 @@ def render_impacts(
 ) -> Footage:
     """Render scene `index` of a seed: one or two targets, each with its own mover, and perhaps a silent passer-by."""
     rng = np.random.default_rng((seed, index))
-    targets, passer = _compose(rng, seconds)
+    targets, passer = _compose(rng, seconds, sample_rate)
     num_frames = round(seconds * fps)
     num_samples = round(num_frames / fps * sample_rate)
     image = np.asarray(BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
@@ -68,11 +69,11 @@ def render_impacts(
     for number in range(num_frames):
         frames[number] = _draw(background, targets, passer, float(number / fps))
     blows = sorted((time, hit, t) for t in targets for time, hit in zip(t.times, t.strengths) if time < seconds)
-    times = [round(time * sample_rate) / sample_rate for time, _, _ in blows]
+    times = [float(time) for time, _, _ in blows]
     sounds = [strike(t.material, t.pitch, hit, sample_rate, rng) for _, hit, t in blows]
     wave = mix_strikes(times, sounds, num_samples, sample_rate, rng)
     events = tuple(
-        Event(round(time, 6), "impact", f"{t.kind} on {t.material_name}")
+        Event(time, "impact", f"{t.kind} on {t.material_name}")
         for time, (_, _, t) in zip(times, blows, strict=True)
     )
     caption = " and ".join(ACTIONS[t.kind].format(material=t.material_name) for t in targets)
@@ -105,10 +106,11 @@ def synthesize_impacts(
     return write_footage(out, renders, seed=seed, workers=workers, name="impacts", fractions=fractions)
 
 
-def _compose(rng: np.random.Generator, seconds: float) -> tuple[list[Target], Passer | None]:
+def _compose(rng: np.random.Generator, seconds: float, sample_rate: int) -> tuple[list[Target], Passer | None]:
     """Choose who strikes what, and when: blows of different targets keep their distance, and no rhythm returns."""
     num_targets = int(rng.choice([1, 2], p=[0.55, 0.45]))
     times = _irregular_times(rng, seconds, rate=rng.uniform(0.8, 2.6))
+    times = np.round(times * sample_rate) / sample_rate  # seen and heard at one sample, to the last bit
     owner = rng.integers(num_targets, size=len(times))
     names = rng.choice(list(MATERIALS), size=num_targets, replace=False)
     targets = []
@@ -124,6 +126,7 @@ def _compose(rng: np.random.Generator, seconds: float) -> tuple[list[Target], Pa
                 pitch=float(rng.uniform(*material.pitch)),
                 times=mine,
                 strengths=rng.uniform(0.35, 1.0, len(mine)),
+                ending=seconds + 0.2,
             )
         )
     passer = None
@@ -169,7 +172,7 @@ def _approach(target: Target, before: int, time: float) -> float:
     """Return the striker's distance from contact, 0 .. 1: thrown up by the last blow, or falling (drops)."""
     times = target.times
     last = times[before - 1] if before else -1.0
-    following = times[before] if before < len(times) else last + 3.0
+    following = times[before] if before < len(times) else target.ending
     gap = following - last
     place = (time - last) / gap
     if target.kind == "drop":

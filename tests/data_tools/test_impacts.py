@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_tools.impacts import render_impacts, synthesize_impacts
+from data_tools.impacts import _approach, _compose, render_impacts, synthesize_impacts
 from mmdiff.data.manifest import MANIFEST_NAME, read_manifest
 from mmdiff.eval.sync import audio_onsets, match_events, video_rise
 
@@ -66,3 +66,18 @@ def test_footage_made_with_other_settings_is_not_touched(tmp_path):
     synthesize_impacts(tmp_path, count=1, seconds=1, fps=10, height=16, width=16)
     with pytest.raises(ValueError, match="other settings"):
         synthesize_impacts(tmp_path, count=1, seconds=1, fps=10, height=16, width=16, seed=1)
+
+
+def test_nothing_strikes_without_a_sound():
+    for index in range(30):
+        targets, _ = _compose(np.random.default_rng((0, index)), 34, 16_000)
+        for target in targets:
+            before = [int(np.searchsorted(target.times, time, side="right")) for time in np.arange(0.25, 34, 0.5)]
+            assert min(_approach(target, n, time) for n, time in zip(before, np.arange(0.25, 34, 0.5))) >= 0
+
+
+def test_an_event_and_its_light_share_one_time_exactly():
+    for index in range(30):
+        targets, _ = _compose(np.random.default_rng((0, index)), 34, 16_000)
+        for target in targets:
+            assert np.array_equal(target.times, np.round(target.times * 16_000) / 16_000)
