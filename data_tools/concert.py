@@ -1,20 +1,17 @@
 """The concert benchmark: stage lights and figures driven by music whose every drum hit is known."""
 
 import colorsys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from data_tools.drawing import bar, disc, glow, grid, paint
-from data_tools.footage import SPLIT_FRACTIONS, Footage, write_footage
+from data_tools.footage import Footage, synthesize
 from data_tools.music import INSTRUMENTS, Score, compose, perform
-from mmdiff.data.manifest import Entry, Event
+from mmdiff.data.manifest import Event
 from mmdiff.media.clip import Clip
-from mmdiff.media.spec import as_fps
 
 LICENCE = "CC0-1.0 (procedural)"
 LIGHT_SECONDS = 0.17  # a light rises at once with its hit and falls to 1/e in this time
@@ -53,32 +50,6 @@ class Stage:
     sweep: float
 
 
-def synthesize_concert(
-    out: Path,
-    *,
-    count: int = 40,
-    seconds: float = 34,
-    fps: Fraction | str | float = 30,
-    height: int = 64,
-    width: int = 64,
-    sample_rate: int = 16_000,
-    seed: int = 0,
-    workers: int = 1,
-    fractions: Sequence[float] = SPLIT_FRACTIONS,
-) -> list[Entry]:
-    """Write `count` files of the benchmark with their manifest; the same seed gives the same bytes.
-
-    Errors: `ValueError` where a number is impossible.
-    """
-    if seconds < 1:
-        raise ValueError(f"concert: {seconds} seconds; give at least 1")
-    size = {"seconds": seconds, "fps": as_fps(fps), "height": height, "width": width, "sample_rate": sample_rate}
-    renders = [
-        (f"concert-{seed}-{index:04d}", partial(render_concert, seed, index, **size)) for index in range(count)
-    ]
-    return write_footage(out, renders, seed=seed, workers=workers, name="concert", fractions=fractions)
-
-
 def render_concert(
     seed: int, index: int, *, seconds: float, fps: Fraction, height: int, width: int, sample_rate: int
 ) -> Footage:
@@ -105,6 +76,9 @@ def render_concert(
     people = "a drummer" + (f" and {dancers} dancer{'s' * (dancers > 1)}" if dancers else "")
     caption = f"{people} on a stage, lights flash to {score.style} music at about {round(score.tempo)} beats a minute"
     return Footage(Clip(frames, wave, fps, sample_rate), events, caption, LICENCE)
+
+
+synthesize_concert = partial(synthesize, "concert", render_concert)
 
 
 def light_levels(score: Score, times: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from mmdiff.data.manifest import MANIFEST_NAME, SPLITS, Entry, Event, write_manifest
 from mmdiff.media.clip import Clip
+from mmdiff.media.spec import as_fps
 
 SPLIT_FRACTIONS = (0.9, 0.05, 0.05)
 JOURNAL_NAME = ".footage.jsonl"
@@ -89,6 +91,32 @@ def write_footage(
     entries = [done[key] for key in keys]
     write_manifest(out, entries)
     return entries
+
+
+def synthesize(
+    name: str,
+    render: Callable[..., Footage],
+    out: Path,
+    *,
+    count: int = 40,
+    seconds: float = 34,
+    fps: Fraction | str | float = 30,
+    height: int = 64,
+    width: int = 64,
+    sample_rate: int = 16_000,
+    seed: int = 0,
+    workers: int = 1,
+    fractions: Sequence[float] = SPLIT_FRACTIONS,
+) -> list[Entry]:
+    """Write `count` files that `render(seed, index, ...)` draws, and their manifest; one seed gives the same bytes.
+
+    Errors: `ValueError` where a number is impossible.
+    """
+    if seconds < 1:
+        raise ValueError(f"{name}: {seconds} seconds; give at least 1")
+    size = {"seconds": seconds, "fps": as_fps(fps), "height": height, "width": width, "sample_rate": sample_rate}
+    renders = [(f"{name}-{seed}-{index:04d}", partial(render, seed, index, **size)) for index in range(count)]
+    return write_footage(out, renders, seed=seed, workers=workers, name=name, fractions=fractions)
 
 
 def write_clip(out: Path, path: str, render: Render, key: str, source: str, split: str) -> Entry:

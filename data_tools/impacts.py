@@ -1,19 +1,16 @@
 """The impacts benchmark: things that move and strike, every visible blow and its sound at one known time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from data_tools.drawing import bar, disc, glow, paint
-from data_tools.footage import SPLIT_FRACTIONS, Footage, write_footage
+from data_tools.footage import Footage, synthesize
 from data_tools.modal import MATERIALS, Material, mix_strikes, strike
-from mmdiff.data.manifest import Entry, Event
+from mmdiff.data.manifest import Event
 from mmdiff.media.clip import Clip
-from mmdiff.media.spec import as_fps
 
 LICENCE = "CC0-1.0 (procedural)"
 LIGHT_SECONDS = 0.15  # a struck thing's light falls to 1/e in this time
@@ -80,30 +77,7 @@ def render_impacts(
     return Footage(Clip(frames, wave, fps, sample_rate), events, caption, LICENCE)
 
 
-def synthesize_impacts(
-    out: Path,
-    *,
-    count: int = 40,
-    seconds: float = 34,
-    fps: Fraction | str | float = 30,
-    height: int = 64,
-    width: int = 64,
-    sample_rate: int = 16_000,
-    seed: int = 0,
-    workers: int = 1,
-    fractions: Sequence[float] = SPLIT_FRACTIONS,
-) -> list[Entry]:
-    """Write `count` files of the benchmark with their manifest; the same seed gives the same bytes.
-
-    Errors: `ValueError` where a number is impossible.
-    """
-    if seconds < 1:
-        raise ValueError(f"impacts: {seconds} seconds; give at least 1")
-    size = {"seconds": seconds, "fps": as_fps(fps), "height": height, "width": width, "sample_rate": sample_rate}
-    renders = [
-        (f"impacts-{seed}-{index:04d}", partial(render_impacts, seed, index, **size)) for index in range(count)
-    ]
-    return write_footage(out, renders, seed=seed, workers=workers, name="impacts", fractions=fractions)
+synthesize_impacts = partial(synthesize, "impacts", render_impacts)
 
 
 def _compose(rng: np.random.Generator, seconds: float, sample_rate: int) -> tuple[list[Target], Passer | None]:
