@@ -8,7 +8,7 @@ FLOORS = (
     {"config", "log"},
     {"media", "models", "diffusion"},
     {"data", "checkpoint", "pretrained"},
-    {"train", "pipelines", "eval"},
+    {"train", "pipelines", "eval", "convert"},
     {"personalize", "album", "story"},
     {"recipes"},
     {"demo"},

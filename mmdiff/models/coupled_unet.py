@@ -56,6 +56,9 @@ class CoupledUNetConfig:
     dilation_cycle: int = 10
     norm_groups: int = 32
     dropout: float = 0.0
+    use_scale_shift_norm: bool = True
+    learn_sigma: bool = False  # twice the channels out: what is predicted, then where its variance lies
+    num_classes: int | None = None
     timestep_per_modality: bool = False
     frame_phase: bool = False  # tell the audio branch where in its frame every step lies
 
@@ -120,7 +123,8 @@ class ResBlock(nn.Module):
         self.conv1 = nn.ModuleDict(
             {"video": VideoConv(in_channels, out_channels), "audio": AudioConv(in_channels, out_channels, dilation)}
         )
-        self.time = nn.Linear(config.model_channels, 2 * out_channels)
+        self.use_scale_shift_norm = config.use_scale_shift_norm
+        self.time = nn.Linear(config.model_channels, (1 + config.use_scale_shift_norm) * out_channels)
         self.norm2 = nn.ModuleDict({name: GroupNorm(groups, out_channels) for name in MODALITIES})
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = nn.ModuleDict({name: zeroed(Pointwise(out_channels, out_channels)) for name in MODALITIES})
@@ -138,8 +142,12 @@ class ResBlock(nn.Module):
     def _branch(self, name: str, x: Tensor, time: Tensor) -> Tensor:
         hidden = self._resample(self.conv1[name](F.silu(self.norm1[name](x))))
         x = self._resample(x)
-        scale, shift = self.time(F.silu(time)).reshape(len(time), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-        hidden = self.norm2[name](hidden) * (1 + scale) + shift
+        time = self.time(F.silu(time)).reshape(len(time), -1, *[1] * (x.ndim - 2))
+        if self.use_scale_shift_norm:
+            scale, shift = time.chunk(2, dim=1)
+            hidden = self.norm2[name](hidden) * (1 + scale) + shift
+        else:
+            hidden = self.norm2[name](hidden + time)
         hidden = self.conv2[name](self.dropout(F.silu(hidden)))
         return (self.skip[name](x) if self.skip else x) + hidden
 
@@ -194,6 +202,7 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False
         width = config.model_channels * config.channel_multipliers[0]
         self.time = TimestepEmbedding(config.model_channels, config.timestep_per_modality)
+        self.label = nn.Embedding(config.num_classes, config.model_channels) if config.num_classes else None
         self.stem = nn.ModuleDict(
             {
                 "video": VideoConv(config.video_channels, width),
@@ -206,8 +215,8 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         self.norm_out = nn.ModuleDict({name: GroupNorm(config.norm_groups, width) for name in MODALITIES})
         self.head = nn.ModuleDict(
             {
-                "video": zeroed(nn.Conv3d(width, config.video_channels, 3, padding=1)),
-                "audio": zeroed(AudioConv(width, config.audio_channels)),
+                "video": zeroed(nn.Conv3d(width, (1 + config.learn_sigma) * config.video_channels, 3, padding=1)),
+                "audio": zeroed(AudioConv(width, (1 + config.learn_sigma) * config.audio_channels)),
             }
         )
 
@@ -218,9 +227,10 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         return [stage.cross for stage in stages if stage.cross is not None]
 
     def draw_shifts(self, num_frames: int, generator: torch.Generator | None = None) -> list[int]:
-        """Draw every cross-modal block's shift, uniform in 0 .. frames - window (inclusive)."""
+        """Draw the shift of every cross-modal block that has a window, uniform in 0 .. frames - window (inclusive)."""
         device = generator.device if generator is not None else "cpu"
-        spans = [num_frames - block.window_frames(num_frames) + 1 for block in self.cross_blocks]
+        blocks = [block for block in self.cross_blocks if block.window]
+        spans = [num_frames - block.window_frames(num_frames) + 1 for block in blocks]
         if not self.settings.cross_attention_shift:
             return [0] * len(spans)
         return [int(torch.randint(span, (), generator=generator, device=device)) for span in spans]
@@ -231,16 +241,20 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         timesteps: State,
         generator: torch.Generator | None = None,
         shifts: list[int] | None = None,
+        labels: Tensor | None = None,
     ) -> State:
-        """Return what the network predicts, in the shapes of `noisy`.
+        """Return what the network predicts, in the shapes of `noisy` (with `learn_sigma`, twice the channels).
 
-        `timesteps` holds `b` for each modality. The shifts of the cross-modal attention are drawn from `generator`, or
-        given in the order of the calls; recomputation under gradient checkpointing uses the same ones.
+        `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`. The shifts of
+        the cross-modal attention are drawn from `generator`, or given in the order of the calls, one for each block
+        that has a window; recomputation under gradient checkpointing uses the same ones.
+
+        Errors: `ValueError` where sizes do not divide, or labels are missing or superfluous.
         """
         self._check_shapes(noisy)
         shifts = self.draw_shifts(noisy["video"].shape[2], generator) if shifts is None else list(shifts)
         remaining = iter(shifts)
-        time = self.time(timesteps, noisy["video"].dtype)
+        time = self._embed(timesteps, labels, noisy["video"].dtype)
         x = {name: self.stem[name](token_major(value)) for name, value in self._with_phase(noisy).items()}
         skips = [x]
         for stage in self.encoder:
@@ -255,13 +269,25 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         return {name: self.head[name](F.silu(self.norm_out[name](x[name]))) for name in MODALITIES}
 
     def _run(self, stage: Stage, x: State, time: State, shifts) -> State:
-        shift = next(shifts) if stage.cross is not None else 0
+        shift = next(shifts) if stage.cross is not None and stage.cross.window else 0
         inputs = (x["video"], x["audio"], time["video"], time["audio"], shift)
         if self.gradient_checkpointing and torch.is_grad_enabled():
             video, audio = checkpoint(stage, *inputs, use_reentrant=False)
         else:
             video, audio = stage(*inputs)
         return {"video": video, "audio": audio}
+
+    def _embed(self, timesteps: State, labels: Tensor | None, dtype: torch.dtype) -> State:
+        time = self.time(timesteps, dtype)
+        if self.label is None and labels is None:
+            return time
+        count = self.settings.num_classes or 0
+        if self.label is None or labels is None or labels.shape != timesteps["video"].shape:
+            given = "none" if labels is None else f"{tuple(labels.shape)}"
+            raise ValueError(f"model: labels {given} are given to a network of {count} classes; give one for each clip "
+                             f"of a class-conditional network, and none to any other")  # fmt: skip
+        label = self.label(labels).to(dtype)
+        return {name: time[name] + label for name in MODALITIES}
 
     def _with_phase(self, noisy: State) -> State:
         if not self.settings.frame_phase:

@@ -1,0 +1,84 @@
+"""Reading and writing the state dicts of others: untrusted files, of which nothing is ever executed."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+def read_state(path: Path) -> State:
+    """Read a file of tensors by name, `.safetensors` or what `torch.save` wrote, as float32.
+
+    Errors: `ValueError` where the file is cut short, holds anything but tensors, more than its size can hold, or values
+    that are not finite.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give a checkpoint such as Landscape.pt")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            _check_archive(path)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (
+        OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError, MemoryError,
+        UnicodeDecodeError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError,
+    ) as error:  # fmt: skip
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path}: not a readable file of tensors ({reason[0][:200]}); copy it again, and check its "
+                         f"size and source: nothing but tensors is accepted") from error  # fmt: skip
+    return _checked(path, state)
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write tensors by name as `torch.save` does (`.safetensors` where the name says so), aside and then renamed.
+
+    Errors: `FileExistsError` where the file is there already.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path}: is there already; give another name, or move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(state, aside)
+        else:
+            torch.save(state, aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than its size: `torch.save` compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"it claims {unpacked} bytes, more than the file holds")
+
+
+def _checked(path: Path, state: object) -> State:
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{path}: holds no tensors by name but a {type(state).__name__}; give a state dict's file")
+    result: State = {}
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{path}: entry {str(name)[:80]!r} is no plain tensor but a {type(value).__name__}; give "
+                             f"the model's own file (modelNNNNNN.pt, ema_*.pt), not the optimiser's")  # fmt: skip
+        if not value.is_floating_point() or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: tensor {name[:80]!r} {tuple(value.shape)} {value.dtype} is no array of weights")
+        value = value.to(torch.float32, copy=True).contiguous()
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: tensor {name[:80]!r} holds values that are not finite; the training had failed")
+        result[name.removeprefix("module.")] = value
+    return result
