@@ -23,8 +23,17 @@ CORE = [
 ]
 EXTRAS = {
     "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound
+    "data": ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"],
+    "ray": ["ray>=2.50"],
     "decord": ["decord==0.6.0"],
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.9,<0.16",
+        "scenedetect-headless>=0.7,<0.8",
+        "pyarrow>=17",
+        "fsspec>=2024.6",
+    ],
 }
 
 setup(
