@@ -1,13 +1,22 @@
 """Noise schedules: one configuration, from which training and every sampler take the same numbers."""
 
+import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from mmdiff.diffusion.dpm_solver import DPMSolver
+from mmdiff.diffusion.prediction import Level, clean_from
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TIMESTEP_MODES = ("shared", "per_modality")
-SAMPLERS = ("ddim", "ddpm", "dpm++")
+# Ours, and after them those of MM-Diffusion, step for step: what its published checkpoints were sampled with.
+SAMPLERS = ("ddim", "ddpm", "dpm++", "dpm", "mm-ddim", "mm-ddpm", "mm-dpm", "mm-dpm++")
 # What makes two schedules the same: a network trained on one cannot be sampled on another.
 SCHEDULE_FIELDS = (
     "num_train_timesteps",
@@ -55,21 +64,92 @@ def make_scheduler(config: DiffusionConfig) -> DDPMScheduler:
     )
 
 
-def make_sampler(name: str, scheduler: SchedulerMixin) -> SchedulerMixin:
-    """Return a new sampler on the schedule of `scheduler`: `ddim` (eta 0), `ddpm` or `dpm++` (2M, Lu et al. 2022).
+class PublishedDDIM(DDIMScheduler):
+    """DDIM with eta 0 as MM-Diffusion takes it: a constant stride from timestep 0, noise from the clamped clean tensor.
+
+    Errors: `ValueError` where no stride gives the number of steps.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Choose the smallest stride that gives `num_inference_steps`."""
+        count = self.config.num_train_timesteps
+        strides = {-(-count // stride): stride for stride in range(count, 0, -1)}
+        if num_inference_steps not in strides:
+            nearest = sorted(strides, key=lambda steps: abs(steps - num_inference_steps))[:2]
+            raise ValueError(f"mm-ddim: no stride gives {num_inference_steps} steps of {count}; use "
+                             f"{' or '.join(map(str, nearest))} steps, or ddim")  # fmt: skip
+        self.num_inference_steps, self.stride = num_inference_steps, strides[num_inference_steps]
+        self.timesteps = torch.arange(0, count, self.stride, device=device).flip(0)
+
+    def step(self, model_output: Tensor, timestep: int | Tensor, sample: Tensor) -> DDIMSchedulerOutput:
+        """Return the state one stride earlier (Song et al. 2021, eq. 12)."""
+        timestep = int(timestep)
+        alpha = float(self.alphas_cumprod[timestep])
+        level = Level(timestep, alpha**0.5, (1 - alpha) ** 0.5)
+        clean = clean_from(model_output, sample, level, self.config.prediction_type)
+        if self.config.clip_sample:
+            clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+        noise = (sample - level.signal * clean) / level.sigma
+        alpha = float(self.alphas_cumprod[timestep - self.stride]) if timestep >= self.stride else 1.0
+        return DDIMSchedulerOutput(alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise, clean)
+
+
+def make_sampler(name: str, scheduler: SchedulerMixin, learn_sigma: bool = False) -> SchedulerMixin | DPMSolver:
+    """Return a new sampler on the schedule of `scheduler`.
+
+    `ddim` (eta 0), `ddpm`, `dpm++` (2M, Lu et al. 2022b) and `dpm` (DPM-Solver-3 in single steps, Lu et al. 2022a, with
+    a last step to clean data) are ours. `mm-ddim`, `mm-ddpm`, `mm-dpm` (its default) and `mm-dpm++` (adaptive, and so
+    with as many evaluations as it takes) repeat MM-Diffusion's. `learn_sigma`: the network gives its variance, which
+    both kinds of `ddpm` use.
 
     Errors: `ValueError` for an unknown name.
     """
+    config = scheduler.config
+    solver = {"alphas_cumprod": exact_alphas_cumprod(scheduler), "prediction_type": config.prediction_type}
     if name == "ddpm":
         # The posterior's own variance: with few steps, beta_t would leave noise behind after the last one.
-        return DDPMScheduler.from_config(scheduler.config, variance_type="fixed_small")
+        return DDPMScheduler.from_config(config, variance_type="learned_range" if learn_sigma else "fixed_small")
     if name == "ddim":
-        return DDIMScheduler.from_config(scheduler.config, set_alpha_to_one=True)
+        return DDIMScheduler.from_config(config, set_alpha_to_one=True)
     if name == "dpm++":
         return DPMSolverMultistepScheduler.from_config(
-            scheduler.config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+            config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+        )
+    if name == "dpm":
+        return DPMSolver(**solver, final_denoise=True)
+    if name == "mm-ddpm":
+        variance = "learned_range" if learn_sigma else "fixed_large"
+        return _exact(DDPMScheduler.from_config(config, variance_type=variance, timestep_spacing="linspace"))
+    if name == "mm-ddim":
+        return _exact(PublishedDDIM.from_config(config))
+    if name == "mm-dpm":
+        return DPMSolver(**solver, whole_timesteps=True)
+    if name == "mm-dpm++":
+        return DPMSolver(
+            **solver, integrates="clean", method="adaptive", order=2, dynamic_thresholding=True, whole_timesteps=True
         )
     raise ValueError(f"sampler: '{name}' is not known; use {', '.join(SAMPLERS)}")
+
+
+def exact_alphas_cumprod(scheduler: SchedulerMixin) -> Tensor:
+    """Return alphas_cumprod in float64: in float32, 1 - 0.9999 is wrong by 2e-4, which a few steps magnify."""
+    betas, config = scheduler.betas.double(), scheduler.config
+    if config.beta_schedule == "linear" and config.trained_betas is None and not config.get("rescale_betas_zero_snr"):
+        betas = torch.linspace(config.beta_start, config.beta_end, config.num_train_timesteps, dtype=torch.float64)
+    return (1 - betas).cumprod(0)
+
+
+def _exact(scheduler: SchedulerMixin) -> SchedulerMixin:
+    scheduler.alphas_cumprod = exact_alphas_cumprod(scheduler)
+    return scheduler
+
+
+def make_samplers(
+    name: str, scheduler: SchedulerMixin, modalities: Iterable[str] = ("video", "audio"), learn_sigma: bool = False
+) -> dict[str, SchedulerMixin] | DPMSolver:
+    """Return what `sample` takes: one scheduler for each modality, or a solver of the whole state."""
+    first = make_sampler(name, scheduler, learn_sigma)
+    return first if isinstance(first, DPMSolver) else {n: copy.deepcopy(first) for n in modalities}
 
 
 def check_same_schedule(trained: SchedulerMixin, offered: SchedulerMixin) -> None:
