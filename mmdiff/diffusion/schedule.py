@@ -152,11 +152,20 @@ def make_samplers(
     return first if isinstance(first, DPMSolver) else {n: copy.deepcopy(first) for n in modalities}
 
 
-def check_same_schedule(trained: SchedulerMixin, offered: SchedulerMixin) -> None:
+def check_same_schedule(trained: SchedulerMixin, offered: SchedulerMixin | DPMSolver) -> None:
     """Refuse to sample a network on a noise schedule that it was not trained on.
 
     Errors: `ValueError` that names the first setting that differs.
     """
+    if isinstance(offered, DPMSolver):
+        alphas = offered.alphas_cumprod.to(torch.float64)
+        is_same = alphas.shape == trained.alphas_cumprod.shape and torch.allclose(
+            alphas, exact_alphas_cumprod(trained), rtol=1e-4
+        )
+        if not is_same or offered.prediction_type != trained.config.prediction_type:
+            raise ValueError("scheduler: this DPMSolver has another noise schedule or prediction type than the model "
+                             "was trained with; build it with exact_alphas_cumprod(pipe.scheduler)")  # fmt: skip
+        return
     for name in SCHEDULE_FIELDS:
         expected, given = trained.config.get(name), offered.config.get(name)
         if (expected or None) != (given or None):

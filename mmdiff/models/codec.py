@@ -29,6 +29,10 @@ class Codec(ModelMixin, ConfigMixin):
         """Return the picture or sound of the latents."""
         raise TypeError(f"{type(self).__name__} does not decode")
 
+    def wholly_given(self, kept: Tensor) -> Tensor:
+        """Say of every latent step whether all frames or samples that it is made of are kept (bool, as `kept` is)."""
+        return kept
+
 
 @dataclass(frozen=True)
 class PixelCodecConfig:
@@ -139,6 +143,13 @@ class MelCodec(Codec):
         x = F.pad(x, (0, -x.shape[-1] % config.hop_length))
         mel = log_mel(x, self.filters, config.n_fft, config.hop_length, config.floor)
         return rearrange((mel - config.mean) / config.std, "b c m l -> b (c m) l")
+
+    def wholly_given(self, kept: Tensor) -> Tensor:
+        config = self.settings
+        kept = F.pad(kept, (0, -len(kept) % config.hop_length), value=True)
+        margin = (config.n_fft - config.hop_length) // 2
+        padded = F.pad(kept, (margin, config.n_fft - config.hop_length - margin), value=True)
+        return padded.unfold(0, config.n_fft, config.hop_length).all(dim=1)
 
     def decode(self, latent: Tensor) -> Tensor:
         config = self.settings

@@ -1,9 +1,11 @@
 """JointPipeline: picture and sound from noise together, or one of them for the other."""
 
 import copy
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,20 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from mmdiff.checkpoint import INDEX_NAME, PARTS, JointComponents, load_components, save_components
+from mmdiff.diffusion.dpm_solver import DPMSolver
 from mmdiff.diffusion.sampling import sample
-from mmdiff.diffusion.schedule import check_same_schedule, make_sampler
-from mmdiff.log import get_logger
+from mmdiff.diffusion.schedule import check_same_schedule, make_samplers
 from mmdiff.media import Clip, ClipSpec
+from mmdiff.pipelines.given import Content, Span, check_given
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OUTPUT_TYPES = ("np", "pt")
+GUIDED = {"gradient": 1.0, "mm-diffusion": 3.0}  # conditionings with a guidance scale, and its default
+MAX_GAP = 1000  # how far from an impossible length to look for a possible one
 Generators = torch.Generator | list[torch.Generator] | None
 
 
@@ -63,9 +68,7 @@ class JointPipeline(DiffusionPipeline):
         clip: ClipSpec | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.register_modules(
-            denoiser=denoiser, video_codec=video_codec, audio_codec=audio_codec, scheduler=scheduler
-        )
+        self.register_modules(denoiser=denoiser, video_codec=video_codec, audio_codec=audio_codec, scheduler=scheduler)
         self.clip = clip or ClipSpec()
         self.trained_scheduler = scheduler
 
@@ -109,26 +112,42 @@ class JointPipeline(DiffusionPipeline):
         scheduler: Any = None,
         output_type: str = "np",
         on_step: Callable[[int], None] | None = None,
+        num_frames: int | None = None,
+        regenerate: Mapping[str, Span] | None = None,
+        conditioning: str | None = None,
+        guidance_scale: float | None = None,
+        labels: int | Sequence[int] | Tensor | None = None,
     ) -> JointOutput:
-        """Generate clips; with `video` their sound, with `audio` their picture.
+        """Generate clips; with `video` their sound, with `audio` their picture, with parts of them the rest.
 
-        `video`: uint8 `f h w 3` or `b f h w 3`; `audio`: float `c n` or `b c n` in [-1, 1]; of the size of `pipe.clip`.
-        What is given comes back as it was given. `num_generations` is 1, or as many as are given. `generator`: one for
-        each generation, whose result then does not depend on how many are made at a time, but for rounding (latents
-        within 1e-4, a waveform decoded from mel within 2e-3); a single one seeds one for each where there are several.
-        `sampler`: "ddim" (the default), "ddpm" or "dpm++"; or give a diffusers `scheduler` built on this model's
-        schedule. `on_step` hears every step's number.
+        `video`: uint8 `f h w 3` or `b f h w 3`; `audio`: float `c n` or `b c n` in [-1, 1]; of the size of `pipe.clip`,
+        but for `num_frames` where another length is wanted. What is shorter than the clip is its beginning, and is
+        continued; `regenerate` says what else to make again, in seconds: {"audio": (0.4, 0.8)}. What is given comes
+        back as it was given. `conditioning`: "native" where the model was trained for it (the default where a whole
+        modality is given), "replacement" (the default elsewhere), "gradient" (the default with a `guidance_scale`: a
+        pull towards what is given, the same at any clip length, batch size and precision) or "mm-diffusion" (the
+        published code's gradient); docs/sampling.md compares them. `labels`: the class of each clip, or one for all.
+
+        `num_generations` is 1, or as many as are given. `generator`: one for each generation, whose result then does
+        not depend on how many are made at a time, but for rounding (latents within 1e-4, a waveform decoded from mel
+        within 2e-3) and for the sampler "mm-dpm++"; a single one seeds one for each where there are several.
+        `sampler`: a name of `mmdiff.diffusion.schedule.SAMPLERS` ("ddim" by default); or give as `scheduler` one of
+        diffusers', or a `DPMSolver`, built on this model's schedule. `on_step` hears every step's number.
 
         Errors: `ValueError` where an argument has the wrong type or size, or the schedule is not the trained one.
         """
         if output_type not in OUTPUT_TYPES or num_inference_steps < 1:
             raise ValueError(f"output_type is {output_type!r} (use np or pt), num_inference_steps "
                              f"{num_inference_steps} (use at least 1)")  # fmt: skip
-        given, count = self._check_given({"video": video, "audio": audio}, num_generations)
+        spec = self.clip if num_frames is None else self.clip_of(num_frames)
+        given, count = check_given({"video": video, "audio": audio}, num_generations, spec, regenerate)
+        conditioning, guidance_scale = self._choose_conditioning(conditioning, guidance_scale, given)
+        labels = self._check_labels(labels, count)
         generators = _one_for_each(generator, count)
-        schedulers = self._make_schedulers(sampler, scheduler)
-        clean = {name: self._encode(name, value) for name, value in given.items()}
-        with self.progress_bar(total=num_inference_steps) as bar:
+        samplers = self._make_samplers(sampler, scheduler)
+        clean, mask = self._encode_given(given)
+        is_guided = conditioning in GUIDED
+        with self.progress_bar(total=num_inference_steps) as bar, _frozen(self.denoiser, is_guided):
 
             def tell(number: int, _: dict[str, Tensor]) -> None:
                 bar.update()
@@ -136,41 +155,125 @@ class JointPipeline(DiffusionPipeline):
                     on_step(number)
 
             latents = sample(
-                self._denoise, schedulers, self._draw_noise(generators, clean), clean=clean,
-                num_inference_steps=num_inference_steps, generator=generators, on_step=tell,
+                lambda state, timesteps: self._denoise(state, timesteps, labels), samplers,
+                self._draw_noise(generators, spec), clean=clean, mask=mask, conditioning=conditioning,
+                guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, generator=generators,
+                on_step=tell,
             )  # fmt: skip
-        decoded = given | {name: self._decode(name, x) for name, x in latents.items() if name not in given}
-        return self._output(decoded, output_type)
+        return self._output({name: self._finish(name, x, given.get(name), spec) for name, x in latents.items()},
+                            output_type)  # fmt: skip
 
-    def _draw_noise(self, generators: list[torch.Generator], clean: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Draw what is to become data: both modalities' noise is drawn, also where one is given."""
-        noise = {
+    def clip_of(self, num_frames: int) -> ClipSpec:
+        """Return the clip of another length that this model can generate.
+
+        Errors: `ValueError` that names the nearest possible lengths.
+        """
+        if self._fits(num_frames):
+            return replace(self.clip, num_frames=num_frames)
+        reach = range(1, 1 + max(num_frames, MAX_GAP))
+        nearest = [next((n for n in ns if self._fits(n)), None)
+                   for ns in ((num_frames - i for i in reach), (num_frames + i for i in reach))]  # fmt: skip
+        possible = " or ".join(str(n) for n in nearest if n is not None) or "none near it"
+        raise ValueError(f"num_frames is {num_frames}: the sound of so many frames at {self.clip.fps} fps and "
+                         f"{self.clip.sample_rate} Hz does not divide by what this model needs; "
+                         f"the nearest possible: {possible}")  # fmt: skip
+
+    def _fits(self, num_frames: int) -> bool:
+        """Say whether frames last whole samples, and as many latent steps as the network's levels divide."""
+        if num_frames < 1 or (num_frames / self.clip.fps * self.clip.sample_rate).denominator != 1:
+            return False
+        config = self.denoiser.config
+        length = self._latent_shapes(replace(self.clip, num_frames=num_frames))["audio"][-1]
+        return length % config.audio_downsampling ** (len(config.channel_multipliers) - 1) == 0
+
+    def _choose_conditioning(
+        self, conditioning: str | None, guidance_scale: float | None, given: dict[str, Content]
+    ) -> tuple[str, float]:
+        is_trained = self.denoiser.config.timestep_per_modality
+        if conditioning is None:
+            is_whole = all(content.is_whole for content in given.values())
+            conditioning = "native" if is_trained and is_whole else "replacement"
+            conditioning = "gradient" if guidance_scale is not None else conditioning
+        if conditioning == "native" and given and not is_trained:
+            raise ValueError("conditioning: this model was not trained to see one modality clean "
+                             "(timestep_per_modality); use replacement or gradient")  # fmt: skip
+        if guidance_scale is not None and conditioning not in GUIDED:
+            raise ValueError(f"guidance_scale: {conditioning} conditioning has none; use gradient")
+        if guidance_scale is not None and (not given or not guidance_scale >= 0 or math.isinf(guidance_scale)):
+            raise ValueError(f"guidance_scale is {guidance_scale} with {', '.join(given) or 'nothing'} given; it must "
+                             "be at least 0, and guides towards video or audio that is given")  # fmt: skip
+        return conditioning, GUIDED.get(conditioning, 0.0) if guidance_scale is None else guidance_scale
+
+    def _check_labels(self, labels: Any, count: int) -> Tensor | None:
+        """Return the class of every generation, or None for a network without classes."""
+        num_classes = self.denoiser.config.get("num_classes")
+        if labels is None and not num_classes:
+            return None
+        if labels is None or not num_classes:
+            raise ValueError(f"labels: this model has {num_classes or 0} classes; give labels to a model with classes, "
+                             "and to no other")  # fmt: skip
+        labels = torch.as_tensor(labels, device=self._execution_device)
+        if labels.ndim == 0:
+            labels = labels.expand(count)
+        is_whole = not labels.is_floating_point() and labels.shape == (count,)
+        if not is_whole or labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError(f"labels: {labels.tolist()} for {count} generations; give whole numbers from 0 to "
+                             f"{num_classes - 1}, one, or one for each")  # fmt: skip
+        return labels.long()
+
+    def _encode_given(self, given: dict[str, Content]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the latents of what is given, and where it is not whole a mask of those made of nothing else."""
+        clean = {name: self._encode(name, content.values) for name, content in given.items()}
+        mask = {}
+        for name, content in given.items():
+            if not content.is_whole:
+                steps = self._codec(name).wholly_given(torch.from_numpy(content.kept)).to(self._execution_device)
+                mask[name] = rearrange(steps, "f -> f 1 1") if name == "video" else steps
+        return clean, mask
+
+    def _finish(self, name: str, latents: Tensor, content: Content | None, spec: ClipSpec) -> np.ndarray:
+        """Return frames or samples: decoded, but for what was given."""
+        if content is not None and content.is_whole:
+            return content.values
+        decoded = self._decode(name, latents, spec)
+        if content is not None:
+            where = (slice(None), content.kept) if name == "video" else (..., content.kept)
+            decoded[where] = content.values[where]
+        return decoded
+
+    def _draw_noise(self, generators: list[torch.Generator], spec: ClipSpec) -> dict[str, Tensor]:
+        """Draw both modalities' noise: what is given is mixed with its own."""
+        return {
             name: randn_tensor((len(generators), *shape), generator=generators, device=self._execution_device)
-            for name, shape in self._latent_shapes().items()
+            for name, shape in self._latent_shapes(spec).items()
         }
-        return {name: x for name, x in noise.items() if name not in clean}
 
-    def _denoise(self, state: dict[str, Tensor], timesteps: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _denoise(
+        self, state: dict[str, Tensor], timesteps: dict[str, Tensor], labels: Tensor | None
+    ) -> dict[str, Tensor]:
         """Run the network in its own type; the attention's shifts depend on the diffusion time alone."""
         shifts = torch.Generator().manual_seed(max(int(t.max()) for t in timesteps.values()))
         state = {name: x.to(self.denoiser.dtype) for name, x in state.items()}
-        return {name: x.float() for name, x in self.denoiser(state, timesteps, generator=shifts).items()}
+        options = {} if labels is None else {"labels": labels}
+        return {name: x.float() for name, x in self.denoiser(state, timesteps, generator=shifts, **options).items()}
 
-    def _make_schedulers(self, sampler: str | None, scheduler: Any) -> dict[str, Any]:
+    def _make_samplers(self, sampler: str | None, scheduler: Any) -> dict[str, Any] | DPMSolver:
         if sampler is not None and scheduler is not None:
             raise ValueError("give a sampler's name or a scheduler, not both")
         if sampler is None and scheduler is None and self.scheduler is not self.trained_scheduler:
             scheduler = self.scheduler
         if scheduler is None:
-            return {name: make_sampler(sampler or "ddim", self.trained_scheduler) for name in ("video", "audio")}
+            learn_sigma = bool(self.denoiser.config.get("learn_sigma"))
+            return make_samplers(sampler or "ddim", self.trained_scheduler, learn_sigma=learn_sigma)
         check_same_schedule(self.trained_scheduler, scheduler)
+        if isinstance(scheduler, DPMSolver):
+            return scheduler
         return {name: copy.deepcopy(scheduler) for name in ("video", "audio")}
 
-    def _latent_shapes(self) -> dict[str, tuple[int, ...]]:
-        clip = self.clip
+    def _latent_shapes(self, spec: ClipSpec) -> dict[str, tuple[int, ...]]:
         return {
-            "video": self.video_codec.latent_shape(num_frames=clip.num_frames, height=clip.height, width=clip.width),
-            "audio": self.audio_codec.latent_shape(num_samples=clip.num_samples),
+            "video": self.video_codec.latent_shape(num_frames=spec.num_frames, height=spec.height, width=spec.width),
+            "audio": self.audio_codec.latent_shape(num_samples=spec.num_samples),
         }
 
     def _codec(self, name: str) -> nn.Module:
@@ -183,11 +286,11 @@ class JointPipeline(DiffusionPipeline):
         codec = self._codec(name)
         return codec.encode(x.to(codec.dtype)).float()
 
-    def _decode(self, name: str, latents: Tensor) -> np.ndarray:
+    def _decode(self, name: str, latents: Tensor, spec: ClipSpec) -> np.ndarray:
         codec = self._codec(name)
         x = codec.decode(latents.to(codec.dtype)).float().cpu().clamp(-1, 1)
         if name == "audio":
-            return x[..., : self.clip.num_samples].numpy()
+            return x[..., : spec.num_samples].numpy()
         return ((rearrange(x, "b c f h w -> b f h w c") + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def _output(self, decoded: dict[str, np.ndarray], output_type: str) -> JointOutput:
@@ -196,22 +299,6 @@ class JointPipeline(DiffusionPipeline):
             frames = rearrange(torch.from_numpy(frames), "b f h w c -> b f c h w") / 255
             audio = torch.from_numpy(audio)
         return JointOutput(frames=frames, audio=audio, fps=self.clip.fps, sample_rate=self.clip.sample_rate)
-
-    def _check_given(self, values: dict[str, Any], count: int | None) -> tuple[dict[str, np.ndarray], int]:
-        """Return what is given as arrays of one batch size, and that size."""
-        values = {name: value for name, value in values.items() if value is not None}
-        if len(values) == 2:
-            raise ValueError("video and audio are both given: there is nothing to generate; give one of them")
-        if count is not None and count < 1:
-            raise ValueError(f"num_generations is {count}; ask for at least 1")
-        if values and not self.denoiser.config.timestep_per_modality:
-            get_logger().warning("this model was not trained on one modality given: expect little agreement")
-        given = {name: _batched(name, value, self.clip) for name, value in values.items()}
-        num_given = max((len(value) for value in given.values()), default=1)
-        count = count or num_given
-        if num_given not in (1, count):
-            raise ValueError(f"{num_given} clips are given for {count} generations; give one, or one for each")
-        return {n: repeat(v, "1 ... -> b ...", b=count) if len(v) == 1 else v for n, v in given.items()}, count
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
@@ -246,24 +333,14 @@ def _one_for_each(generator: Generators, count: int) -> list[torch.Generator]:
     return [torch.Generator(device).manual_seed(int(seed)) for seed in seeds]
 
 
-def _batched(name: str, value: Any, clip: ClipSpec) -> np.ndarray:
-    """Return a given modality as an array with a batch axis, checked against the size of the model's clips."""
-    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    if name == "video":
-        shape, letters, kind = (clip.num_frames, clip.height, clip.width, 3), "frames height width 3", "uint8"
-        is_right_kind, hint = array.dtype == np.uint8, "read_video(path, pipe.clip).frames gives it"
-    else:
-        shape, letters, kind = (clip.channels, clip.num_samples), "channels samples", "float"
-        is_right_kind = np.issubdtype(array.dtype, np.floating)
-        hint = "read_audio(path, sample_rate=..., channels=..., num_samples=...).waveform gives it"
-    if not is_right_kind or array.shape[-len(shape) :] != shape or array.ndim - len(shape) not in (0, 1):
-        raise ValueError(
-            f"{name}: {array.dtype} {array.shape} is given; this model takes {kind} {shape} ({letters}), with or "
-            f"without a batch axis; {hint}"
-        )
-    if name == "audio" and not np.isfinite(array).all():
-        raise ValueError("audio: holds values that are not numbers")
-    array = array if array.ndim > len(shape) else array[None]
-    if not len(array):
-        raise ValueError(f"{name}: an empty batch is given")
-    return array if name == "video" else array.astype(np.float32, copy=False)
+@contextmanager
+def _frozen(network: nn.Module, is_needed: bool) -> Iterator[None]:
+    """Keep autograd from what only the parameters' gradients would need, while a gradient guides."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad] if is_needed else []
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -99,3 +99,17 @@ def test_codecs_survive_saving(tmp_path):
     codec.save_pretrained(tmp_path)
     again = MelCodec.from_pretrained(tmp_path)
     assert again.settings == codec.settings
+
+
+def test_a_mel_column_is_given_where_all_that_it_hears_is():
+    """A column that counts as given does not change with what is missing, and the next one does."""
+    codec = MelCodec()
+    sound = torch.linspace(0, 60, 6400).sin()[None, None]
+    for first, last in ((2000, 3000), (0, 700), (5000, 6400)):
+        kept = torch.ones(6400, dtype=torch.bool)
+        kept[first:last] = False
+        given = codec.wholly_given(kept)
+        changed = (codec.encode(torch.where(kept, sound, 0.5)) != codec.encode(sound)).any(dim=1)[0]
+        assert given.shape == (40,) and not (given & changed).any()
+        assert (~given & ~changed).sum() <= 2, "at the edge of a window almost nothing is heard"
+    assert torch.equal(PatchCodec().wholly_given(torch.tensor([True, False])), torch.tensor([True, False]))
