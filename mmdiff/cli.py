@@ -88,16 +88,35 @@ def _add_sample(commands) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
     parser.add_argument("-n", "--num-generations", type=int, default=8, help="MP4 files (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm", "dpm++"), default="ddim", help="(default: %(default)s)")
+    parser.add_argument(
+        "--sampler", default="ddim", metavar="NAME",
+        choices=("ddim", "ddpm", "dpm++", "dpm", "mm-ddim", "mm-ddpm", "mm-dpm", "mm-dpm++"),
+        help="ddim, ddpm, dpm++ or dpm; mm-ddim, mm-ddpm, mm-dpm or mm-dpm++ repeat MM-Diffusion's (default: ddim)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=8, help="generations at a time (default: %(default)s)")
-    condition = parser.add_mutually_exclusive_group()
-    condition.add_argument("--video", type=Path, help="video file or data set folder: generate its sound")
-    condition.add_argument("--audio", type=Path, help="sound file or data set folder: generate its picture")
-    parser.add_argument("--start", default="0", help="where in the file to start, in seconds (default: %(default)s)")
-    parser.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
+    parser.add_argument("--num-frames", type=int, help="another length than the model was trained on")
+    parser.add_argument("--label", type=int, help="class, for a model that has them")
+    _add_given(parser)
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_given(parser) -> None:
+    given = parser.add_argument_group("what is given", "With a picture its sound is made, with a sound its picture; "
+                                      "with both, what --keep and --regenerate leave out.")  # fmt: skip
+    given.add_argument("--video", type=Path, help="video file or data set folder that gives the picture")
+    given.add_argument("--audio", type=Path, help="sound file or data set folder that gives the sound")
+    given.add_argument("--start", default="0", help="where in the file to start, in seconds (default: %(default)s)")
+    given.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
+    given.add_argument("--keep", metavar="SECONDS", help="keep only so much of it, and generate how it goes on")
+    given.add_argument("--regenerate", action="append", default=[], metavar="audio=0.4:0.8",
+                       help="make a span of seconds again, of video or audio; may be repeated")  # fmt: skip
+    given.add_argument(
+        "--conditioning", choices=("native", "replacement", "gradient", "mm-diffusion"),
+        help="how the model is told (default: native where it was trained for it, else replacement)",
+    )  # fmt: skip
+    given.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards what is given, by gradient")
 
 
 def _add_evaluate(commands) -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,15 @@ class Condition:
     start: Fraction
 
 
+@dataclass(frozen=True)
+class Request:
+    """The clip to make, that part of it which a file gives, and the spans of seconds to make again all the same."""
+
+    spec: ClipSpec
+    given: ClipSpec
+    regenerate: dict[str, tuple[Fraction, Fraction]]
+
+
 def run_sampling(options: argparse.Namespace) -> int:
     """Write `options.output/00000.mp4`, `00000.json` and so on; return 0.
 
@@ -75,35 +84,67 @@ def run_sampling(options: argparse.Namespace) -> int:
     folder = find_model(options.model)
     pipe = JointPipeline.from_pretrained(folder, device=_device(options.device, place))
     pipe.set_progress_bar_config(disable=True)
-    planned = plan_conditions(options, pipe.clip)
+    request = plan_request(options, pipe)
+    planned = plan_conditions(options, request.given)
     conditions = {index: planned[index] for index in own}
-    hashes = {path: _sha256(path) for path in {given.path for given in conditions.values() if given is not None}}
-    facts = _facts_of_run(options, folder, pipe, place)
+    hashes = {path: _sha256(path) for path in {one.path for given in conditions.values() for one in given}}
+    facts = _facts_of_run(options, folder, pipe, request, place)
     batches = [own[first : first + options.batch_size] for first in range(0, len(own), options.batch_size)]
     rows = []
-    with tqdm(
-        total=len(batches) * options.steps, unit="step", desc="sampling", disable=place.rank != 0
-    ) as bar:
+    with tqdm(total=len(batches) * options.steps, unit="step", desc="sampling", disable=place.rank != 0) as bar:
         for batch in batches:
-            made = _generate(pipe, options, [conditions[index] for index in batch], batch, bar)
+            made = _generate(pipe, options, request, [conditions[index] for index in batch], batch, bar)
             for index, clip in zip(batch, made.clips()):
                 rows.append(_write(options, index, clip, _told(conditions[index], hashes), facts))
     _print(rows, is_json=options.json)
     return 0
 
 
-def plan_conditions(options: argparse.Namespace, spec: ClipSpec) -> list[Condition | None]:
-    """Return what every generation is made for.
+def plan_request(options: argparse.Namespace, pipe: JointPipeline) -> Request:
+    """Return what the options ask of the pipeline.
+
+    Errors: `ValueError` where they cannot go together, or the model has no such clip.
+    """
+    spec = pipe.clip if options.num_frames is None else pipe.clip_of(options.num_frames)
+    given = spec
+    if options.keep is not None:
+        if not (options.video or options.audio):
+            raise ValueError("--keep is given without --video or --audio: there is nothing to keep")
+        frames = _seconds("--keep", options.keep) * spec.fps
+        if frames.denominator != 1 or not 0 < frames < spec.num_frames:
+            raise ValueError(f"--keep is {options.keep}: it must be whole frames at {spec.fps} fps, and less than the "
+                             f"clip's {float(spec.duration_seconds)} s")  # fmt: skip
+        given = replace(spec, num_frames=int(frames))
+    regenerate = {}
+    for text in options.regenerate:
+        name, _, span = text.partition("=")
+        start, is_span, end = span.partition(":")
+        if name not in ("video", "audio") or not is_span or name in regenerate:
+            raise ValueError(f"--regenerate is {text!r}; write one span of seconds for each modality, such as "
+                             "audio=0.4:0.8")  # fmt: skip
+        regenerate[name] = (_seconds("--regenerate", start), _seconds("--regenerate", end))
+    return Request(spec, given, regenerate)
+
+
+def plan_conditions(options: argparse.Namespace, spec: ClipSpec) -> list[tuple[Condition, ...]]:
+    """Return what every generation is made for: windows of `spec`, of nothing, a picture, a sound or both.
 
     A file gives the same window to all; a data set folder gives consecutive windows of its split's files, in the order
     of the manifest, one to each generation.
 
-    Errors: `ValueError` where the folder has fewer windows than generations.
+    Errors: `ValueError` where a folder has fewer windows than generations.
     """
-    modality = "video" if options.video else "audio"
-    given, start = options.video or options.audio, _start(options.start)
-    if given is None:
-        return [None] * options.num_generations
+    columns = [
+        _plan_windows(options, modality, given, spec)
+        for modality, given in (("video", options.video), ("audio", options.audio))
+        if given is not None
+    ]
+    return list(zip(*columns)) if columns else [()] * options.num_generations
+
+
+def _plan_windows(options: argparse.Namespace, modality: str, given: Path, spec: ClipSpec) -> list[Condition]:
+    """Return one modality's window for every generation."""
+    start = _start(options.start)
     if not given.is_dir():
         return [Condition(modality, given, str(given), start)] * options.num_generations
     windows = []
@@ -132,48 +173,57 @@ def read_condition(condition: Condition, spec: ClipSpec) -> np.ndarray:
 
 
 def _generate(
-    pipe: JointPipeline, options: argparse.Namespace, conditions: list[Condition | None], indices: range, bar: tqdm
-) -> JointOutput:
+    pipe: JointPipeline, options: argparse.Namespace, request: Request, conditions: list[tuple[Condition, ...]],
+    indices: range, bar: tqdm,
+) -> JointOutput:  # fmt: skip
     given: dict[str, Any] = {}
-    if conditions[0] is not None:
-        windows = {condition: read_condition(condition, pipe.clip) for condition in dict.fromkeys(conditions)}
-        given[conditions[0].modality] = np.stack([windows[condition] for condition in conditions])
+    for column in zip(*conditions):
+        windows = {condition: read_condition(condition, request.given) for condition in dict.fromkeys(column)}
+        given[column[0].modality] = np.stack([windows[condition] for condition in column])
     return pipe(
         num_generations=len(indices),
         num_inference_steps=options.steps,
         generator=[torch.Generator().manual_seed(options.seed + index) for index in indices],
         sampler=options.sampler,
         on_step=lambda _: bar.update(),
+        num_frames=request.spec.num_frames,
+        regenerate=request.regenerate,
+        conditioning=options.conditioning,
+        guidance_scale=options.guidance_scale,
+        labels=options.label,
         **given,
     )
 
 
-def _told(condition: Condition | None, hashes: dict[Path, str]) -> dict[str, Any] | None:
-    """Return what the record says of a condition."""
-    if condition is None:
-        return None
-    return {
-        "modality": condition.modality,
-        "file": condition.shown,
-        "sha256": hashes[condition.path],
-        "start": str(condition.start),
-        "start_seconds": float(condition.start),
-    }
+def _told(conditions: tuple[Condition, ...], hashes: dict[Path, str]) -> list[dict[str, Any]]:
+    """Return what the record says of what was given."""
+    return [
+        {
+            "modality": condition.modality,
+            "file": condition.shown,
+            "sha256": hashes[condition.path],
+            "start": str(condition.start),
+            "start_seconds": float(condition.start),
+        }
+        for condition in conditions
+    ]
 
 
-def _write(options: argparse.Namespace, index: int, clip: Clip, given: dict | None, facts: dict) -> dict:
+def _write(options: argparse.Namespace, index: int, clip: Clip, given: list[dict], facts: dict) -> dict:
     """Write a generation and its record; return its row of the result."""
     _check_free(options.output, index)
     movie, record = _paths(options.output, index)
     write_mp4(movie, clip)
     own = {"file": movie.name, "sha256": _sha256(movie), "index": index, "seed": options.seed + index}
     aside = record.with_name(f".{record.name}.partial")
-    aside.write_text(json.dumps({**own, "condition": given, **facts}, indent=2) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps({**own, "conditions": given, **facts}, indent=2) + "\n", encoding="utf-8")
     aside.replace(record)
-    return {"file": str(movie), "seed": own["seed"], "condition": given}
+    return {"file": str(movie), "seed": own["seed"], "conditions": given}
 
 
-def _facts_of_run(options: argparse.Namespace, folder: Path, pipe: JointPipeline, place: Place) -> dict[str, Any]:
+def _facts_of_run(
+    options: argparse.Namespace, folder: Path, pipe: JointPipeline, request: Request, place: Place
+) -> dict[str, Any]:
     """Return what all generations of this run have in common; of paths, only those that the user typed."""
     files = [folder / INDEX_NAME, *(file for part in PARTS for file in sorted((folder / part).iterdir()))]
     device = pipe.device
@@ -184,9 +234,14 @@ def _facts_of_run(options: argparse.Namespace, folder: Path, pipe: JointPipeline
         },
         "sampler": options.sampler,
         "num_inference_steps": options.steps,
+        "conditioning": options.conditioning,
+        "guidance_scale": options.guidance_scale,
+        "keep": options.keep,
+        "regenerate": options.regenerate,
+        "label": options.label,
         "batch_size": options.batch_size,
         "world_size": place.world_size,
-        "clip": {**asdict(pipe.clip), "fps": str(pipe.clip.fps)},
+        "clip": {**asdict(request.spec), "fps": str(request.spec.fps)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "software": {
             "python": platform.python_version(),
@@ -206,9 +261,14 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--batch-size", options.batch_size]
     for name in ("video", "audio"):
         if getattr(options, name):
-            words += [f"--{name}", getattr(options, name), "--start", options.start, "--split", options.split]
-    if options.device:
-        words += ["--device", options.device]
+            words += [f"--{name}", getattr(options, name)]
+    if options.video or options.audio:
+        words += ["--start", options.start, "--split", options.split]
+    for name in ("num_frames", "keep", "conditioning", "guidance_scale", "label", "device"):
+        if getattr(options, name) is not None:
+            words += [f"--{name.replace('_', '-')}", getattr(options, name)]
+    for span in options.regenerate:
+        words += ["--regenerate", span]
     return shlex.join(str(word) for word in words)
 
 
@@ -219,18 +279,23 @@ def _check_numbers(options: argparse.Namespace) -> None:
             raise ValueError(f"{name} is {value}; it must be at least 1")
     if options.seed < 0:
         raise ValueError(f"--seed is {options.seed}; it must be at least 0")
-    if options.video and options.audio:
-        raise ValueError("--video and --audio are both given: there is nothing to generate; give one of them")
+    if options.video and options.audio and options.keep is None and not options.regenerate:
+        raise ValueError("--video and --audio are both given: there is nothing to generate; give one of them, or say "
+                         "what is to be made with --keep or --regenerate")  # fmt: skip
 
 
 def _start(text: str) -> Fraction:
-    try:
-        start = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"--start is {text!r}; write seconds, such as 1.6 or 8/5") from error
+    start = _seconds("--start", text)
     if start < 0:
         raise ValueError(f"--start is {text}; it must be at least 0")
     return start
+
+
+def _seconds(option: str, text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{option} is {text!r}; write seconds, such as 1.6 or 8/5") from error
 
 
 def _device(asked: str | None, place: Place) -> torch.device:
@@ -272,6 +337,7 @@ def _print(rows: list[dict], *, is_json: bool) -> None:
     width = max((len(row["file"]) for row in rows), default=4)
     print(f"{'file':<{width}}  {'seed':>10}  made for")
     for row in rows:
-        given = row["condition"]
-        made_for = f"{given['modality']} of {given['file']} at {given['start_seconds']:.3f} s" if given else "-"
-        print(f"{row['file']:<{width}}  {row['seed']:>10}  {made_for}")
+        made_for = " and ".join(
+            f"{given['modality']} of {given['file']} at {given['start_seconds']:.3f} s" for given in row["conditions"]
+        )
+        print(f"{row['file']:<{width}}  {row['seed']:>10}  {made_for or '-'}")

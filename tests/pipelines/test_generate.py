@@ -59,7 +59,7 @@ def test_files_and_records(model_folder, tmp_path, capsys):
     told = record(out, 2)
     assert told["seed"] == 9 and told["sampler"] == "ddim" and told["num_inference_steps"] == 2
     assert told["sha256"] == hashlib.sha256((out / "00002.mp4").read_bytes()).hexdigest()
-    assert told["model"]["path"] == str(model_folder) and told["condition"] is None
+    assert told["model"]["path"] == str(model_folder) and told["conditions"] == []
     weights = "denoiser/diffusion_pytorch_model.safetensors"
     assert told["model"]["sha256"][weights] == hashlib.sha256((model_folder / weights).read_bytes()).hexdigest()
     assert set(told["software"]) >= {"mmdiff", "torch", "diffusers", "av", "python"}
@@ -116,7 +116,7 @@ def test_sound_for_a_silent_file_keeps_its_picture(model_folder, tmp_path):
     given = read_video(tmp_path / "real.mp4", SPEC, start=Fraction("0.4")).frames
     for index in range(2):
         assert np.abs(read_clip(out / f"{index:05d}.mp4").frames.astype(int) - given).max() <= 6
-        told = record(out, index)["condition"]
+        told = record(out, index)["conditions"][0]
         assert told["modality"] == "video" and told["start"] == "2/5"
         assert told["sha256"] == hashlib.sha256((tmp_path / "real.mp4").read_bytes()).hexdigest()
     assert (out / "00000.mp4").read_bytes() != (out / "00001.mp4").read_bytes()
@@ -138,7 +138,7 @@ def test_a_picture_for_a_wave_file_keeps_its_sound(model_folder, tmp_path):
 def test_a_data_set_gives_each_generation_its_own_window(model_folder, data_set, tmp_path):
     out = tmp_path / "out"
     assert sample(model_folder, out, "-n", 5, "--video", data_set, "--batch-size", 3) == 0
-    told = [record(out, index)["condition"] for index in range(5)]
+    told = [record(out, index)["conditions"][0] for index in range(5)]
     expected = [("a", 0), ("a", 0.4), ("c", 0), ("c", 0.4), ("c", 0.8)]
     assert [(c["file"], c["start_seconds"]) for c in told] == [
         (str(data_set / "files" / f"{key}.mp4"), start) for key, start in expected
@@ -147,12 +147,36 @@ def test_a_data_set_gives_each_generation_its_own_window(model_folder, data_set,
     assert np.abs(read_clip(out / "00004.mp4").frames.astype(int) - real).max() <= 6
 
 
+def test_a_beginning_is_continued_and_a_span_made_again(model_folder, data_set, tmp_path):
+    given = ("--video", data_set, "--audio", data_set)
+    kept = ("--keep", "0.2", "--num-frames", 6, "--guidance-scale", 0.5, "--sampler", "dpm")
+    assert sample(model_folder, tmp_path / "on", "-n", 2, *given, *kept) == 0
+    real = read_clip(data_set / "files" / "a.mp4")
+    made = read_clip(tmp_path / "on" / "00000.mp4")
+    assert made.num_frames == 6 and np.abs(made.frames[:2].astype(int) - real.frames[:2]).max() <= 6
+    assert np.corrcoef(made.waveform[0, 400:2800], real.waveform[0, 400:2800])[0, 1] > 0.9
+    told = record(tmp_path / "on", 1)
+    assert [one["modality"] for one in told["conditions"]] == ["video", "audio"]
+    assert [one["start"] for one in told["conditions"]] == ["1/5", "1/5"], "windows are as long as what is kept"
+    assert told["clip"]["num_frames"] == 6 and told["keep"] == "0.2" and told["guidance_scale"] == 0.5
+    words = shlex.split(told["command"])
+    words[words.index("-o") + 1] = str(tmp_path / "again")
+    assert main(words[1:]) == 0
+    assert (tmp_path / "again" / "00001.mp4").read_bytes() == (tmp_path / "on" / "00001.mp4").read_bytes()
+    again = ("--regenerate", "audio=0.1:0.2", "--regenerate", "video=0.3:0.4")
+    assert sample(model_folder, tmp_path / "span", "-n", 1, *given, *again) == 0
+    made = read_clip(tmp_path / "span" / "00000.mp4")
+    assert np.abs(made.frames[:3].astype(int) - real.frames[:3]).max() <= 6
+    assert np.abs(made.frames[3].astype(int) - real.frames[3]).max() > 20
+    assert record(tmp_path / "span", 0)["regenerate"] == ["audio=0.1:0.2", "video=0.3:0.4"]
+
+
 def test_more_generations_than_windows_is_an_error(data_set, tmp_path):
     options = build_parser().parse_args(["sample", "m", "-o", "o", "-n", "6", "--audio", str(data_set)])
     with pytest.raises(ValueError, match=r"split 'test' has 5 windows of 0.4 s for 6"):
         plan_conditions(options, SPEC)
     options.num_generations = 5
-    assert read_condition(plan_conditions(options, SPEC)[4], SPEC).shape == (1, 6400)
+    assert read_condition(plan_conditions(options, SPEC)[4][0], SPEC).shape == (1, 6400)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +189,15 @@ def test_more_generations_than_windows_is_an_error(data_set, tmp_path):
         (("--video", "no.mp4"), "no.mp4: no such file"),
         (("--video", "no.mp4", "--start", "soon"), "write seconds"),
         (("--device", "abacus"), "--device is 'abacus'"),
+        (("--video", "a.mp4", "--audio", "a.mp4"), "say what is to be made with --keep or --regenerate"),
+        (("--keep", "0.2"), "there is nothing to keep"),
+        (("--video", "a.mp4", "--keep", "0.25"), "whole frames at 10 fps"),
+        (("--video", "a.mp4", "--keep", "0.4"), "less than the clip's 0.4 s"),
+        (("--video", "a.mp4", "--regenerate", "video=0.4"), "such as audio=0.4:0.8"),
+        (("--video", "a.mp4", "--regenerate", "video=a:b"), "--regenerate is 'a'; write seconds"),
+        (("--num-frames", 0), "num_frames is 0"),
+        (("--label", 1), "this model has 0 classes"),
+        (("--guidance-scale", 1), "with nothing given"),
     ],
 )
 def test_mistakes_are_explained(model_folder, tmp_path, capsys, words, message):
