@@ -60,12 +60,16 @@ def _step_through(network: Conditioned, schedulers: dict[str, Any], noisy: State
     first = _first(schedulers)
     levels = [level_at(first, timestep) for timestep in first.timesteps]
     noisy = {name: x * schedulers[name].init_noise_sigma for name, x in noisy.items()}
+    options = {
+        name: {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        for name, scheduler in schedulers.items()
+    }
     for number, timestep in enumerate(first.timesteps):
 
         def step(state: State, timestep: Tensor = timestep, level: Level = levels[number]) -> State:
             inputs = {name: schedulers[name].scale_model_input(x, timestep) for name, x in state.items()}
             output = network(inputs, level)
-            return {n: _advance(schedulers[n], output[n], timestep, x, generator) for n, x in state.items()}
+            return {n: _advance(schedulers[n], output[n], timestep, x, options[n]) for n, x in state.items()}
 
         if network.conditioning == "mm-diffusion" and network.given.clean:
             after = levels[number + 1] if number + 1 < len(levels) else None
@@ -77,11 +81,10 @@ def _step_through(network: Conditioned, schedulers: dict[str, Any], noisy: State
     return noisy
 
 
-def _advance(scheduler: Any, output: Tensor, timestep: Tensor, noisy: Tensor, generator: Generators) -> Tensor:
+def _advance(scheduler: Any, output: Tensor, timestep: Tensor, noisy: Tensor, options: dict[str, Any]) -> Tensor:
     """Take a scheduler's step, which is told the learned variance only where it uses one."""
     if not str(scheduler.config.get("variance_type", "")).startswith("learned"):
         output = predicted_part(output, noisy)
-    options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     return scheduler.step(output, timestep, noisy, **options).prev_sample
 
 

@@ -1,6 +1,7 @@
 """JointPipeline: picture and sound from noise together, or one of them for the other."""
 
 import copy
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,7 +147,7 @@ class JointPipeline(DiffusionPipeline):
         generators = _one_for_each(generator, count)
         samplers = self._make_samplers(sampler, scheduler)
         clean, mask = self._encode_given(given)
-        is_guided = conditioning in GUIDED
+        is_guided, calls = conditioning in GUIDED, itertools.count()
         with self.progress_bar(total=num_inference_steps) as bar, _frozen(self.denoiser, is_guided):
 
             def tell(number: int, _: dict[str, Tensor]) -> None:
@@ -155,7 +156,7 @@ class JointPipeline(DiffusionPipeline):
                     on_step(number)
 
             latents = sample(
-                lambda state, timesteps: self._denoise(state, timesteps, labels), samplers,
+                lambda state, timesteps: self._denoise(next(calls), state, timesteps, labels), samplers,
                 self._draw_noise(generators, spec), clean=clean, mask=mask, conditioning=conditioning,
                 guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, generator=generators,
                 on_step=tell,
@@ -249,10 +250,10 @@ class JointPipeline(DiffusionPipeline):
         }
 
     def _denoise(
-        self, state: dict[str, Tensor], timesteps: dict[str, Tensor], labels: Tensor | None
+        self, number: int, state: dict[str, Tensor], timesteps: dict[str, Tensor], labels: Tensor | None
     ) -> dict[str, Tensor]:
-        """Run the network in its own type; the attention's shifts depend on the diffusion time alone."""
-        shifts = torch.Generator().manual_seed(max(int(t.max()) for t in timesteps.values()))
+        """Run the network in its own type; the attention's shifts depend on the number of the call alone."""
+        shifts = torch.Generator().manual_seed(number)
         state = {name: x.to(self.denoiser.dtype) for name, x in state.items()}
         options = {} if labels is None else {"labels": labels}
         return {name: x.float() for name, x in self.denoiser(state, timesteps, generator=shifts, **options).items()}
