@@ -1,6 +1,7 @@
 """The coupled U-Net of MM-Diffusion: a video branch and an audio branch that hear and see each other."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmdiff.models.attention import check_backend
 from mmdiff.models.cross_modal import CrossModalAttention
 from mmdiff.models.layers import (
     AudioConv,
@@ -17,10 +19,10 @@ from mmdiff.models.layers import (
     Pointwise,
     SelfAttention,
     VideoConv,
+    concatenated,
     configured_by,
     down,
     timestep_embedding,
-    token_major,
     up,
     zeroed,
 )
@@ -142,12 +144,11 @@ class ResBlock(nn.Module):
     def _branch(self, name: str, x: Tensor, time: Tensor) -> Tensor:
         hidden = self._resample(self.conv1[name](F.silu(self.norm1[name](x))))
         x = self._resample(x)
-        time = self.time(F.silu(time)).reshape(len(time), -1, *[1] * (x.ndim - 2))
+        time = self.time(F.silu(time))
         if self.use_scale_shift_norm:
-            scale, shift = time.chunk(2, dim=1)
-            hidden = self.norm2[name](hidden) * (1 + scale) + shift
+            hidden = self.norm2[name](hidden, *time.chunk(2, dim=1))
         else:
-            hidden = self.norm2[name](hidden + time)
+            hidden = self.norm2[name](hidden + time[..., *[None] * (x.ndim - 2)])
         hidden = self.conv2[name](self.dropout(F.silu(hidden)))
         return (self.skip[name](x) if self.skip else x) + hidden
 
@@ -175,7 +176,8 @@ class Stage(nn.Module):
         super().__init__()
         self.block, self.cross, self.up = block, cross, up
 
-    def forward(self, video: Tensor, audio: Tensor, video_time: Tensor, audio_time: Tensor, shift: int):
+    def forward(self, video: Tensor, audio: Tensor, video_time: Tensor, audio_time: Tensor,
+                shift: Tensor | None):  # fmt: skip
         time = {"video": video_time, "audio": audio_time}
         x = self.block({"video": video, "audio": audio}, time)
         if self.cross is not None:
@@ -226,21 +228,40 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         stages = [*self.encoder, *self.middle, *self.decoder]
         return [stage.cross for stage in stages if stage.cross is not None]
 
-    def draw_shifts(self, num_frames: int, generator: torch.Generator | None = None) -> list[int]:
-        """Draw the shift of every cross-modal block that has a window, uniform in 0 .. frames - window (inclusive)."""
-        device = generator.device if generator is not None else "cpu"
-        blocks = [block for block in self.cross_blocks if block.window]
-        spans = [num_frames - block.window_frames(num_frames) + 1 for block in blocks]
+    @property
+    def windowed_blocks(self) -> list[CrossModalAttention]:
+        """Those of the cross-modal attention blocks that see a window, and so have a shift."""
+        return [block for block in self.cross_blocks if block.window is not None]
+
+    def draw_shifts(self, num_frames: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """Draw the shift of every cross-modal block that has a window, uniform in 0 .. frames - window (inclusive).
+
+        Returns whole numbers in the order of the blocks' calls, None for a network without shifts. Drawn outside and
+        given to `forward`, they leave it without random numbers, as a compiled one should be.
+        """
         if not self.settings.cross_attention_shift:
-            return [0] * len(spans)
-        return [int(torch.randint(span, (), generator=generator, device=device)) for span in spans]
+            return None
+        device = generator.device if generator is not None else "cpu"
+        spans = [num_frames - block.window_frames(num_frames) + 1 for block in self.windowed_blocks]
+        draws = [torch.randint(span, (), generator=generator, device=device) for span in spans]
+        return torch.stack(draws) if draws else None
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose what computes attention: `sdpa` (the default), `flash` or `xformers`.
+
+        Errors: `ValueError` where it is not known, or not to be had here.
+        """
+        check_backend(backend)
+        for module in self.modules():
+            if isinstance(module, (SelfAttention, CrossModalAttention)):
+                module.attention_backend = backend
 
     def forward(
         self,
         noisy: State,
         timesteps: State,
         generator: torch.Generator | None = None,
-        shifts: list[int] | None = None,
+        shifts: Tensor | list[int] | None = None,
         labels: Tensor | None = None,
     ) -> State:
         """Return what the network predicts, in the shapes of `noisy` (with `learn_sigma`, twice the channels).
@@ -252,10 +273,9 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         Errors: `ValueError` where sizes do not divide, or labels are missing or superfluous.
         """
         self._check_shapes(noisy)
-        shifts = self.draw_shifts(noisy["video"].shape[2], generator) if shifts is None else list(shifts)
-        remaining = iter(shifts)
+        remaining = self._shifts(noisy["video"], generator, shifts)
         time = self._embed(timesteps, labels, noisy["video"].dtype)
-        x = {name: self.stem[name](token_major(value)) for name, value in self._with_phase(noisy).items()}
+        x = {name: self.stem[name](value) for name, value in self._with_phase(noisy).items()}
         skips = [x]
         for stage in self.encoder:
             x = self._run(stage, x, time, remaining)
@@ -264,12 +284,23 @@ class CoupledUNet(ModelMixin, ConfigMixin):
             x = self._run(stage, x, time, remaining)
         for stage in self.decoder:
             skip = skips.pop()
-            x = {name: torch.cat([x[name], skip[name]], dim=1) for name in MODALITIES}
+            x = {name: concatenated(x[name], skip[name]) for name in MODALITIES}
             x = self._run(stage, x, time, remaining)
         return {name: self.head[name](F.silu(self.norm_out[name](x[name]))) for name in MODALITIES}
 
-    def _run(self, stage: Stage, x: State, time: State, shifts) -> State:
-        shift = next(shifts) if stage.cross is not None and stage.cross.window else 0
+    def _shifts(self, video: Tensor, generator: torch.Generator | None, shifts) -> Iterator[Tensor | None]:
+        """Return the shift of every cross-modal block that has a window, in the order of the calls."""
+        count = len(self.windowed_blocks)
+        if shifts is None:
+            shifts = self.draw_shifts(video.shape[2], generator)
+        if shifts is None:
+            return iter([None] * count)
+        if len(shifts) != count:
+            raise ValueError(f"model: {len(shifts)} shifts are given for {count} cross-modal blocks with a window")
+        return iter(torch.as_tensor(shifts).to(video.device).unbind())
+
+    def _run(self, stage: Stage, x: State, time: State, shifts: Iterator[Tensor | None]) -> State:
+        shift = next(shifts) if stage.cross is not None and stage.cross.window is not None else None
         inputs = (x["video"], x["audio"], time["video"], time["audio"], shift)
         if self.gradient_checkpointing and torch.is_grad_enabled():
             video, audio = checkpoint(stage, *inputs, use_reentrant=False)

@@ -4,20 +4,20 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mmdiff.models.layers import GroupNorm, attend, zeroed
+from mmdiff.models.attention import attend
+from mmdiff.models.layers import GroupNorm, Linear, zeroed
 
 
-def circular_windows(tokens: Tensor, start: int, hop: int, length: int, count: int) -> Tensor:
-    """Cut `count` windows of `length` tokens, `hop` apart, the first at `start`, around a circle of tokens `b s d`.
+def circular_windows(tokens: Tensor, shift: Tensor | None, hop: int, length: int, count: int) -> Tensor:
+    """Cut windows of `length` tokens, `hop` apart, the first at `shift` hops, around a circle of tokens `b s d`.
 
     Returns `b count length d`.
     """
-    if length == hop and count * hop <= tokens.shape[1]:  # side by side: no token is read twice
-        ring = tokens.roll(-start, dims=1) if start % tokens.shape[1] else tokens
-        return rearrange(ring[:, : count * hop], "b (w s) d -> b w s d", w=count)
-    offsets = torch.arange(count, device=tokens.device)[:, None] * hop + torch.arange(length, device=tokens.device)
-    index = (offsets.flatten() + start) % tokens.shape[1]
-    return rearrange(tokens.index_select(1, index), "b (w s) d -> b w s d", w=count)
+    if shift is None and length == hop:  # side by side: nothing is read twice
+        return rearrange(tokens[:, : count * hop], "b (w s) d -> b w s d", w=count)
+    windows = torch.arange(count, device=tokens.device) + (0 if shift is None else shift)
+    index = windows[:, None] * hop + torch.arange(length, device=tokens.device)
+    return rearrange(tokens.index_select(1, index.flatten() % tokens.shape[1]), "b (w s) d -> b w s d", w=count)
 
 
 class CrossModalAttention(nn.Module):
@@ -31,17 +31,18 @@ class CrossModalAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window = window  # None: all frames
+        self.attention_backend = "sdpa"
         names = ("video", "audio")
         self.norm = nn.ModuleDict({name: GroupNorm(num_groups, channels) for name in names})
-        self.qkv = nn.ModuleDict({name: nn.Linear(channels, 3 * channels) for name in names})
-        self.out = nn.ModuleDict({name: zeroed(nn.Linear(channels, channels)) for name in names})
+        self.qkv = nn.ModuleDict({name: Linear(channels, 3 * channels) for name in names})
+        self.out = nn.ModuleDict({name: zeroed(Linear(channels, channels)) for name in names})
 
     def window_frames(self, num_frames: int) -> int:
         """Return the window in frames, for a clip of that many frames."""
         return min(self.window or num_frames, num_frames)
 
-    def forward(self, video: Tensor, audio: Tensor, shift: int) -> tuple[Tensor, Tensor]:
-        """Take and return video `b c f h w` and audio `b c l`."""
+    def forward(self, video: Tensor, audio: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Take and return video `b c f h w` and audio `b c l`; `shift` is a whole number, None for 0."""
         _, _, f, h, _ = video.shape
         tokens = {
             "video": rearrange(self.norm["video"](video), "b c f h w -> b (f h w) c"),
@@ -54,29 +55,32 @@ class CrossModalAttention(nn.Module):
         audio = audio + rearrange(self.out["audio"](heard), "b l c -> b c l")
         return video, audio
 
-    def _frames_hear(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: int) -> Tensor:
+    def _frames_hear(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: Tensor | None) -> Tensor:
         segment = key_value[0].shape[1] // f
         assert segment > 0, f"{key_value[0].shape[1]} audio tokens are fewer than {f} frames"
         if self.window_frames(f) * segment == key_value[0].shape[1]:  # every frame hears everything
-            return attend(query, *key_value, self.num_heads)
+            return self._attend(query, *key_value)
         length = self.window_frames(f) * segment
         key, value = (
-            rearrange(circular_windows(x, shift * segment, segment, length, f), "b f s d -> (b f) s d")
+            rearrange(circular_windows(x, shift, segment, length, f), "b f s d -> (b f) s d")
             for x in key_value
         )
-        out = attend(rearrange(query, "b (f s) d -> (b f) s d", f=f), key, value, self.num_heads)
+        out = self._attend(rearrange(query, "b (f s) d -> (b f) s d", f=f), key, value)
         return rearrange(out, "(b f) s d -> b (f s) d", f=f)
 
-    def _segments_see(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: int) -> Tensor:
+    def _segments_see(self, query: Tensor, key_value: tuple[Tensor, Tensor], f: int, shift: Tensor | None) -> Tensor:
         if self.window_frames(f) == f:  # every segment sees everything
-            return attend(query, *key_value, self.num_heads)
+            return self._attend(query, *key_value)
         segment, frame = query.shape[1] // f, key_value[0].shape[1] // f
         length = self.window_frames(f) * frame
-        key, value = (circular_windows(x, shift * frame, frame, length, f) for x in key_value)
+        key, value = (circular_windows(x, shift, frame, length, f) for x in key_value)
         whole = rearrange(query[:, : f * segment], "b (f s) d -> (b f) s d", f=f)
-        out = attend(whole, *(rearrange(x, "b f s d -> (b f) s d") for x in (key, value)), self.num_heads)
+        out = self._attend(whole, *(rearrange(x, "b f s d -> (b f) s d") for x in (key, value)))
         out = rearrange(out, "(b f) s d -> b (f s) d", f=f)
         if query.shape[1] == f * segment:
             return out
-        rest = attend(query[:, f * segment :], key[:, -1], value[:, -1], self.num_heads)
+        rest = self._attend(query[:, f * segment :], key[:, -1], value[:, -1])
         return torch.cat([out, rest], dim=1)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attend(query, key, value, self.num_heads, self.attention_backend)
