@@ -1,5 +1,8 @@
 """What is given stays and is heard; a guidance scale means the same at any length, batch size and precision."""
 
+import copy
+
+import diffusers
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
@@ -96,6 +99,24 @@ def test_schedulers_that_scale_their_state_hear_what_is_given_too():
     expected = level.signal * audio + level.sigma * noise()["audio"]
     assert torch.allclose(seen[3][0]["audio"], expected, atol=1e-5)
     assert result["video"].isfinite().all() and torch.equal(result["audio"], audio)
+
+
+@pytest.mark.parametrize("name", ["HeunDiscrete", "UniPCMultistep", "DPMSolverSinglestep"])
+def test_every_scheduler_of_diffusers_finds_data_that_is_known(name):
+    """Given the sound, an oracle's picture comes out, whatever scale a scheduler's state has."""
+    scheduler = getattr(diffusers, f"{name}Scheduler").from_config(COSINE.config, prediction_type="sample")
+    data, samplers = noise(seed=1), {key: copy.deepcopy(scheduler) for key in ("video", "audio")}
+    told = []
+
+    def oracle(state, timesteps):
+        told.append(state["audio"].square().mean())
+        return data
+
+    result = sample(
+        oracle, samplers, noise(), num_inference_steps=10, clean={"audio": data["audio"]}, conditioning="replacement"
+    )
+    assert torch.allclose(result["video"], data["video"], atol=1e-2)
+    assert all(0.5 < size < 2 for size in told), "the network sees unit variance"
 
 
 def guided(state, clean, kind="sample", scale=2.0, dtype=torch.float32):
