@@ -12,7 +12,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +29,7 @@ VIDEO_ENDINGS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts",
                  ".wmv", ".3gp", ".ogv"}  # fmt: skip
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
                "dev": "validation", "test": "test"}  # fmt: skip
+HASH_BLOCK = 2**22
 REJECT_COLUMNS = ("source", "key", "stage", "rule", "reason")
 
 
@@ -172,10 +173,14 @@ def summarize(rows: Sequence[Mapping[str, Any]], rejects: Sequence[Mapping[str, 
     }
 
 
-def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256, reading it piece by piece."""
+def file_sha256(path: Path, tell: Callable[[], None] = lambda: None) -> str:
+    """Return a file's SHA-256, reading it piece by piece; `tell` is called after each."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+            tell()
+    return digest.hexdigest()
 
 
 def _manifest_row(values: dict, where: str) -> Row:

@@ -5,6 +5,8 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+from av.stream import Stream
+
 from mmdiff.media.container import find_audio, find_video, native_fps, open_media, presentation_zero
 from mmdiff.media.spec import as_fps
 
@@ -91,12 +93,7 @@ def _video_facts(container, video, stamps: list[int], zero: Fraction) -> dict:
     width, height = video.width, video.height
     if rotation in (90, 270):
         width, height = height, width
-    gaps = [b - a for a, b in pairwise(stamps)]
-    rate = native_fps(video)
-    if gaps:
-        mean = Fraction(stamps[-1] - stamps[0], len(gaps)) * video.time_base
-        exact = 1 / mean if mean else rate
-        rate = rate if abs(exact / rate - 1) < Fraction(1, 50) else exact
+    rate, is_variable = steadiness(video, stamps)
     start = (stamps[0] if stamps else 0) * video.time_base - zero
     return {
         "fps": as_fps(rate),
@@ -106,5 +103,16 @@ def _video_facts(container, video, stamps: list[int], zero: Fraction) -> dict:
         "rotation": rotation,
         "video_codec": video.codec_context.name,
         "video_start": max(start, Fraction(0)),
-        "is_variable_frame_rate": bool(gaps) and max(gaps) - min(gaps) > max(2, max(gaps) // 20),
+        "is_variable_frame_rate": is_variable,
     }
+
+
+def steadiness(video: Stream, stamps: list[int]) -> tuple[Fraction, bool]:
+    """Return a video stream's frame rate, given all its presentation stamps in order, and whether the rate varies."""
+    gaps = [b - a for a, b in pairwise(stamps)]
+    rate = native_fps(video)
+    if gaps:
+        mean = Fraction(stamps[-1] - stamps[0], len(gaps)) * video.time_base
+        exact = 1 / mean if mean else rate
+        rate = rate if abs(exact / rate - 1) < Fraction(1, 50) else exact
+    return rate, bool(gaps) and max(gaps) - min(gaps) > max(2, max(gaps) // 20)
