@@ -6,6 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_tools.audit_cli import add_commands as add_audit_commands
+from data_tools.cut_cli import add_cut
+
 NAMES = ("impacts", "concert")
 RECORD_FPS = "35"  # the game's clock, in frames per second
 
@@ -34,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_synthesize(commands)
     _add_record(commands)
+    add_cut(commands)
+    add_audit_commands(commands)
     return parser
 
 
@@ -138,7 +143,7 @@ def _settings(options: argparse.Namespace, fps: str) -> dict:
         "sample_rate": options.sample_rate,
         "seed": options.seed,
         "workers": options.workers,
-        "fractions": _parse_fractions(options.split_fractions),
+        "fractions": parse_fractions(options.split_fractions),
     }
 
 
@@ -153,7 +158,8 @@ def _parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _parse_fractions(text: str) -> tuple[float, ...]:
+def parse_fractions(text: str) -> tuple[float, ...]:
+    """Return the shares of train, validation and test."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
