@@ -75,7 +75,7 @@ def _clicks(times: np.ndarray, events: np.ndarray, rng: np.random.Generator) -> 
 
 
 def copy_packets(source: Path, target: Path, start: float, seconds: float) -> Path:
-    """Cut as `ffmpeg -i source -ss start -t seconds -c copy` does: packets as they are, pictures from a key frame on."""
+    """Cut as `ffmpeg -i source -ss start -t seconds -c copy` does: packets as they are, from a key frame on."""
     with av.open(str(source)) as read, av.open(str(target), "w") as write:
         streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
         has_begun: set[int] = set()

@@ -90,7 +90,7 @@ def test_black_frozen_and_barred_pictures(tmp_path):
     assert row["black_spans"] == [pytest.approx([2.6, 4.0], abs=0.01)] and row["black_ratio"] == pytest.approx(0.35)
     assert row["frozen_spans"][0] == pytest.approx([1.0, 2.6], abs=0.15)  # an encoder takes some frames to settle
     assert row["bars"] == pytest.approx([0.125, 0.125, 0, 0]) and row["bars_ratio"] == pytest.approx(0.25)
-    assert set(faults(row)) == {"black", "frozen", "bars"}
+    assert set(faults(row)) == {"black", "frozen", "bars", "narrow band"}  # a lone sine has no band to speak of
 
 
 def test_silent_sound_and_missing_streams(tmp_path):
