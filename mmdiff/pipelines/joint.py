@@ -37,7 +37,8 @@ Generators = torch.Generator | list[torch.Generator] | None
 class JointOutput(BaseOutput):
     """What a call generated, at `fps` and `sample_rate` Hz.
 
-    `frames`: uint8 array `b f h w 3` ("np") or float tensor `b f 3 h w` in [0, 1] ("pt"); `audio`: float32 `b c n`.
+    `frames`: uint8 array `b f h w 3` ("np") or float tensor `b f 3 h w` in [0, 1], not rounded ("pt"); `audio`: float32
+    `b c n`.
     """
 
     frames: np.ndarray | Tensor
@@ -233,14 +234,13 @@ class JointPipeline(DiffusionPipeline):
         return clean, mask
 
     def _finish(self, name: str, latents: Tensor, content: Content | None, spec: ClipSpec) -> np.ndarray:
-        """Return frames or samples: decoded, but for what was given."""
-        if content is not None and content.is_whole:
-            return content.values
-        decoded = self._decode(name, latents, spec)
-        if content is not None:
-            where = (slice(None), content.kept) if name == "video" else (..., content.kept)
-            decoded[where] = content.values[where]
-        return decoded
+        """Return frames `b f h w c` in [0, 1] or samples `b c n`: decoded, but for what was given."""
+        decoded = self._decode(name, latents, spec) if content is None or not content.is_whole else None
+        if content is None:
+            return decoded
+        values = content.values.astype(np.float32) / 255 if name == "video" else content.values
+        kept = content.kept[:, None, None, None] if name == "video" else content.kept
+        return values if decoded is None else np.where(kept, values, decoded)
 
     def _draw_noise(self, generators: list[torch.Generator], spec: ClipSpec) -> dict[str, Tensor]:
         """Draw both modalities' noise: what is given is mixed with its own."""
@@ -292,13 +292,15 @@ class JointPipeline(DiffusionPipeline):
         x = codec.decode(latents.to(codec.dtype)).float().cpu().clamp(-1, 1)
         if name == "audio":
             return x[..., : spec.num_samples].numpy()
-        return ((rearrange(x, "b c f h w -> b f h w c") + 1) * 127.5).round().to(torch.uint8).numpy()
+        return ((rearrange(x, "b c f h w -> b f h w c") + 1) / 2).numpy()
 
     def _output(self, decoded: dict[str, np.ndarray], output_type: str) -> JointOutput:
         frames, audio = decoded["video"], decoded["audio"]
         if output_type == "pt":
-            frames = rearrange(torch.from_numpy(frames), "b f h w c -> b f c h w") / 255
+            frames = rearrange(torch.from_numpy(frames), "b f h w c -> b f c h w")
             audio = torch.from_numpy(audio)
+        else:
+            frames = (frames * 255).round().astype(np.uint8)
         return JointOutput(frames=frames, audio=audio, fps=self.clip.fps, sample_rate=self.clip.sample_rate)
 
 
