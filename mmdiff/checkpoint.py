@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, WaveformCodec
+from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
 
 INDEX_NAME = "model_index.json"
 CONFIG_NAME = "config.json"
@@ -20,14 +20,18 @@ SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 # The only classes that a folder may name: nothing that a file says is imported.
 CLASSES = {
     cls.__name__: cls
-    for cls in (CoupledUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, DDPMScheduler)
+    for cls in (CoupledUNet, SuperResUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, DDPMScheduler)
 }
+Parts = dict[str, tuple[str, ...]]
+# What a joint model's folder consists of, and a super-resolution model's.
 PARTS = {
     "denoiser": ("CoupledUNet",),
     "video_codec": ("PixelCodec", "PatchCodec"),
     "audio_codec": ("WaveformCodec", "MelCodec"),
     "scheduler": ("DDPMScheduler",),
 }
+SUPER_RESOLUTION_PARTS = {"denoiser": ("SuperResUNet",), "scheduler": ("DDPMScheduler",)}
+KINDS = {"JointPipeline": "a joint model", "SuperResolutionPipeline": "a super-resolution model (--upsampler takes it)"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,38 @@ class JointComponents:
     audio_codec: nn.Module
     scheduler: DDPMScheduler
     clip: ClipSpec
+
+
+@dataclass(frozen=True)
+class PictureSizes:
+    """The size of the pictures that a super-resolution model was trained on, and of what it was given, in pixels.
+
+    Errors: `ValueError` where one is not a whole multiple of the other.
+    """
+
+    height: int = 256
+    width: int = 256
+    low_height: int = 64
+    low_width: int = 64
+
+    def __post_init__(self) -> None:
+        if min(asdict(self).values()) < 1 or self.height % self.low_height or self.width % self.low_width:
+            raise ValueError(f"sizes: {self.height} x {self.width} pixels are no whole multiple of "
+                             f"{self.low_height} x {self.low_width}")  # fmt: skip
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """How many times as high and as wide a picture becomes."""
+        return self.height // self.low_height, self.width // self.low_width
+
+
+@dataclass(frozen=True)
+class SuperResolutionComponents:
+    """Everything that super-resolution needs: network, noise schedule and sizes."""
+
+    denoiser: SuperResUNet
+    scheduler: DDPMScheduler
+    sizes: PictureSizes
 
 
 def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] | None = None) -> Path:
@@ -69,16 +105,22 @@ def save_components(folder: str | Path, components: JointComponents) -> Path:
     return save_parts(folder, parts, {"_class_name": "JointPipeline", "clip": clip})
 
 
-def load_part(folder: str | Path, name: str) -> Any:
-    """Load one part of a model folder.
+def save_super_resolution(folder: str | Path, components: SuperResolutionComponents) -> Path:
+    """Write the folder that `SuperResolutionPipeline.from_pretrained` loads."""
+    parts = {name: getattr(components, name) for name in SUPER_RESOLUTION_PARTS}
+    return save_parts(folder, parts, {"_class_name": "SuperResolutionPipeline", "sizes": asdict(components.sizes)})
+
+
+def load_part(folder: str | Path, name: str, parts: Parts = PARTS) -> Any:
+    """Load one part of a model folder, a joint model's where `parts` does not say otherwise.
 
     Errors: `ValueError` that names the folder where the part is missing, damaged or of a class that has no place here.
     """
     index = _read_index(Path(folder))
     entry = index.get(name)
     class_name = entry[-1] if isinstance(entry, list) and entry else entry
-    if class_name not in PARTS[name]:
-        raise ValueError(f"{folder}: {name} is {class_name!r}; this must be one of {', '.join(PARTS[name])}")
+    if class_name not in parts[name]:
+        raise ValueError(f"{folder}: {name} is {class_name!r}; this must be one of {', '.join(parts[name])}")
     part_folder = Path(folder) / name
     if not part_folder.is_dir():
         raise ValueError(f"{part_folder}: missing; the model folder is not complete")
@@ -96,12 +138,26 @@ def load_components(folder: str | Path) -> JointComponents:
 
     Errors: `ValueError` that names the folder and what is wrong with it.
     """
-    index = _read_index(Path(folder))
+    index = _read_index(Path(folder), "JointPipeline")
     try:
         clip = ClipSpec(**index["clip"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
     return JointComponents(**{name: load_part(folder, name) for name in PARTS}, clip=clip)
+
+
+def load_super_resolution(folder: str | Path) -> SuperResolutionComponents:
+    """Load a super-resolution model's folder.
+
+    Errors: `ValueError` that names the folder and what is wrong with it.
+    """
+    index = _read_index(Path(folder), "SuperResolutionPipeline")
+    try:
+        sizes = PictureSizes(**index["sizes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'sizes' entry ({error}); export the model again") from error
+    parts = {name: load_part(folder, name, SUPER_RESOLUTION_PARTS) for name in SUPER_RESOLUTION_PARTS}
+    return SuperResolutionComponents(**parts, sizes=sizes)
 
 
 def _load_network(network_class: type, folder: Path) -> nn.Module:
@@ -117,11 +173,15 @@ def _load_network(network_class: type, folder: Path) -> nn.Module:
     return network.eval()
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path, kind: str | None = None) -> dict[str, Any]:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise ValueError(f"{folder}: no model here ({INDEX_NAME} is missing); give a folder that training exported")
-    return _read_json(path)
+    index = _read_json(path)
+    named = index.get("_class_name")
+    if kind and named != kind and isinstance(named, str) and named in KINDS:
+        raise ValueError(f"{folder}: this is {KINDS[named]}; give the folder of {KINDS[kind].partition(' (')[0]}")
+    return index
 
 
 def _read_json(path: Path) -> dict[str, Any]:

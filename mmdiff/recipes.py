@@ -10,6 +10,7 @@ from mmdiff.config import build_recipe, read_settings
 # task name -> (module, recipe class, task class)
 TASKS = {
     "joint": ("mmdiff.train.joint", "JointRecipe", "JointTask"),
+    "super_resolution": ("mmdiff.train.sr", "SuperResolutionRecipe", "SuperResolutionTask"),
 }
 
 
