@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_tools.audit_clip import ClipMeasures, measure_clip
+from data_tools.audit_clip import ClipMeasures, failed_measures, measure_clip
 from data_tools.audit_columns import COLUMNS, Fault, blank_row, find_faults, weigh
 from data_tools.audit_content import Fingerprint
 from data_tools.audit_duplicates import Content, Pair, find_leaks, find_pairs, group_duplicates
-from data_tools.audit_pool import run_isolated
 from data_tools.dataset import DataSet, open_set
+from data_tools.engine import ENGINES, Crash, run_pool, run_ray
 
 FOLDER_NAME = "audit"
 JOURNAL_NAME = ".measures.jsonl"
@@ -48,11 +48,14 @@ class Audit:
         return self.faults[index][0].size if self.faults[index] else 0.0
 
 
-def audit_set(folder: Path, output: Path | None = None, *, workers: int = 1) -> Audit:
-    """Measure every clip below a folder and compare them.
+def audit_set(folder: Path, output: Path | None = None, *, workers: int = 1, engine: str = "pool") -> Audit:
+    """Measure every clip below a folder and compare them; a file that crashes a decoder costs its own row only.
 
-    output: where the journal lies (default: `audit` in the folder). Errors: `ValueError` where the folder holds no set.
+    output: where the journal lies (default: `audit` in the folder). Errors: `ValueError` where the folder holds no set
+    or the engine is none.
     """
+    if engine not in ENGINES or workers < 1:
+        raise ValueError(f"--engine {engine}, --workers {workers}: choose {' or '.join(ENGINES)}, and 1 worker or more")
     data = open_set(folder)
     output = Path(output or data.folder / FOLDER_NAME)
     output.mkdir(parents=True, exist_ok=True)
@@ -61,10 +64,11 @@ def audit_set(folder: Path, output: Path | None = None, *, workers: int = 1) -> 
     todo = [path for path, name in files.items() if not journal.knows(name, stamp_of(path))]
     bar = tqdm(total=len(files), initial=len(files) - len(todo), desc="audit", unit="clip", disable=not todo)
     with journal, bar:
-        for path, measured in run_isolated(measure_clip, todo, min(workers, max(len(todo), 1))):
-            if isinstance(measured, Exception):
-                measured = _failure(measured)
-            journal.add(files[path], stamp_of(path), measured)
+        run = {"pool": run_pool, "ray": run_ray}[engine]
+        for number, measured in run(measure_clip, todo, workers) if todo else ():
+            if isinstance(measured, Crash):
+                measured = failed_measures(f"it crashes or hangs the decoder: {measured.reason}")
+            journal.add(files[todo[number]], stamp_of(todo[number]), measured)
             bar.update()
     rows, contents = _read_rows(data, journal)
     pairs = find_pairs(contents)
@@ -153,12 +157,6 @@ def _read_line(line: bytes) -> dict | None:
         return head if head["version"] == VERSION and line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _failure(error: Exception) -> ClipMeasures:
-    nothing = Fingerprint(np.zeros(0, np.float32), np.zeros(0, np.uint32))
-    text = str(error) or type(error).__name__
-    return ClipMeasures({"error": text, "is_truncated": False, "decodes": False}, nothing, nothing, b"")
 
 
 def _read_rows(data: DataSet, journal: Journal) -> tuple[list[dict[str, Any]], list[Content]]:

@@ -33,7 +33,8 @@ def _add_audit(commands) -> None:
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="IN", help="folder of the set")
-    parser.add_argument("--workers", type=int, default=_num_cores(), help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=_num_cores(), help="processes (default: one for each core)")
+    parser.add_argument("--engine", choices=("pool", "ray"), default="pool", help="(default: %(default)s)")
 
 
 def _num_cores() -> int:
@@ -51,9 +52,9 @@ def _audit(options: argparse.Namespace) -> int:
     from data_tools.audit_page import write_page
     from data_tools.audit_report import format_table, summarize_audit, write_audit
 
-    _check_at_least(options, workers=1, page_clips=0)
+    _check_at_least(options, page_clips=0)
     output = options.output or options.input / FOLDER_NAME
-    audit = audit_set(options.input, output, workers=options.workers)
+    audit = audit_set(options.input, output, workers=options.workers, engine=options.engine)
     summary = summarize_audit(audit)
     write_audit(audit, summary, output)
     page = write_page(audit, summary, output, most=options.page_clips)

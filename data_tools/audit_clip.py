@@ -1,6 +1,7 @@
 """One clip, measured in one pass over its file: a row of the audit, a fingerprint, and thumbnails."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from data_tools.audit_sound import SoundMeter
 from data_tools.dataset import file_sha256
 from mmdiff.media import as_fps
 
-TRUNCATED = ("truncated", "cut short")
-PIXELS = {90, 270}
+SIDEWAYS = {90, 270}  # degrees
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,28 @@ class ClipMeasures:
     strip: bytes
 
 
-def measure_clip(path: Path) -> ClipMeasures:
+def measure_clip(path: Path, tell: Callable[[dict], None] = lambda message: None) -> ClipMeasures:
     """Measure a file; a damaged one gives columns that hold `error` and little else.
 
-    Errors: `OSError` where the file cannot be read at all.
+    tell: takes signs of life (see `data_tools.engine`).
     """
-    columns: dict[str, Any] = {"error": "", "is_truncated": False, "decodes": False}
-    meters = _Meters()
+    meters, measures = _Meters(tell), None
     try:
         decoded = decode_file(path, meters)
     except ValueError as error:
-        text = str(error).removeprefix(f"{path}: ")
-        columns |= {"error": text, "is_truncated": "truncated" in text}
-        decoded = None
+        measures = failed_measures(str(error).removeprefix(f"{path}: "))
+    told = {}
     if path.is_file():
-        columns |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    if decoded is None:
-        return ClipMeasures(columns, _no_fingerprint(np.uint64), _no_fingerprint(np.uint32), b"")
-    columns |= stream_columns(decoded)
-    return meters.result(decoded, columns)
+        told = {"bytes": path.stat().st_size, "sha256": file_sha256(path, lambda: tell({}))}
+    if measures is not None:
+        return replace(measures, columns=measures.columns | told)
+    return meters.result(decoded, told | stream_columns(decoded))
+
+
+def failed_measures(reason: str) -> ClipMeasures:
+    """Return what is known of a file that cannot be measured."""
+    columns = {"error": reason, "is_truncated": "truncated" in reason, "decodes": False}
+    return ClipMeasures(columns, _no_fingerprint(np.uint64), _no_fingerprint(np.uint32), b"")
 
 
 def stream_columns(decoded: Decoded) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def stream_columns(decoded: Decoded) -> dict[str, Any]:
 
 
 def _video_columns(video: VideoFacts) -> dict[str, Any]:
-    width, height = (video.height, video.width) if video.rotation in PIXELS else (video.width, video.height)
+    width, height = (video.height, video.width) if video.rotation in SIDEWAYS else (video.width, video.height)
     fps = as_fps(video.mean_fps)
     return {
         "video_codec": video.codec,
@@ -104,7 +107,8 @@ def _video_columns(video: VideoFacts) -> dict[str, Any]:
 class _Meters(Watcher):
     """Every meter at once; each is made when its stream begins."""
 
-    def __init__(self):
+    def __init__(self, tell: Callable[[dict], None]):
+        self.tell = tell
         self.picture = PictureMeter()
         self.seen: PictureEvents | None = None
         self.sound: SoundMeter | None = None
@@ -113,12 +117,15 @@ class _Meters(Watcher):
     def see(self, frame, start: Fraction, end: Fraction, facts: VideoFacts) -> None:
         if self.seen is None:
             self.seen = PictureEvents()
+        if facts.num_frames % max(round(facts.fps), 1) == 1:
+            self.tell({})
         self.seen.push(self.picture.push(frame, float(start), float(end)), float(start))
 
     def hear(self, block: np.ndarray, facts: AudioFacts) -> None:
         if self.sound is None:
             self.sound = SoundMeter(facts.sample_rate, facts.channel_names)
             self.heard = SoundEvents(facts.sample_rate, float(facts.start_seconds))
+        self.tell({})  # once a second of sound, or of picture
         self.sound.push(block)
         self.heard.push(block)
 

@@ -4,15 +4,12 @@ import json
 import os
 import re
 import shutil
-import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_tools.audit import audit_set
 from data_tools.audit_columns import COLUMNS
-from data_tools.audit_pool import run_isolated
 from data_tools.cli import main
 from tests.data_tools.audit_media import copy_packets, write_source
 
@@ -68,6 +65,13 @@ def test_an_audit_goes_on_where_it_stopped(folder, tmp_path):
     assert audit_set(folder, tmp_path).num_measured == 0
 
 
+@pytest.mark.slow
+def test_ray_measures_the_same(folder, tmp_path):
+    pytest.importorskip("ray")
+    rows = [audit_set(folder, tmp_path / engine, workers=2, engine=engine).rows for engine in ("pool", "ray")]
+    assert rows[0] == rows[1]
+
+
 def test_json_on_the_command_line_and_faults_of_the_caller(folder, tmp_path, capsys):
     assert main(["audit", str(folder), "-o", str(tmp_path), "--json", "--page-clips", "1", "--workers", "1"]) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -76,24 +80,6 @@ def test_json_on_the_command_line_and_faults_of_the_caller(folder, tmp_path, cap
     assert main(["audit", str(tmp_path / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert main(["audit", str(folder), "--workers", "0"]) == 2
-
-
-def crash_on_some(path: Path) -> str:
-    """Die as a decoder with a fault in its C code does, or raise, or return."""
-    if path.name.startswith("crash"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if path.name.startswith("raise"):
-        raise ValueError("this one")
-    return path.name
-
-
-def test_a_crash_costs_one_result(tmp_path):
-    names = ["a", "crash1", "b", "raise", "c", "crash2", "d"]
-    results = {path.name: result for path, result in run_isolated(crash_on_some, [tmp_path / n for n in names], 2)}
-    assert set(results) == set(names)
-    assert all(results[name] == name for name in "abcd")
-    assert "crashes" in str(results["crash1"]) and "crashes" in str(results["crash2"])
-    assert isinstance(results["raise"], ValueError)
 
 
 def test_many_damaged_files_are_many_rows(folder, tmp_path):
