@@ -97,6 +97,8 @@ def _add_sample(commands) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="generations at a time (default: %(default)s)")
     parser.add_argument("--num-frames", type=int, help="another length than the model was trained on")
     parser.add_argument("--label", type=int, help="class, for a model that has them")
+    parser.add_argument("--upsampler", metavar="FOLDER", help="super-resolution model that enlarges the picture")
+    parser.add_argument("--upsampler-steps", type=int, default=25, help="its steps (default: %(default)s)")
     _add_given(parser)
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

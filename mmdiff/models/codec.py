@@ -59,7 +59,7 @@ class PixelCodec(Codec):
         return x
 
     def decode(self, latent: Tensor) -> Tensor:
-        return latent.clamp(-1, 1)
+        return latent  # not clamped: super-resolution is given what lies beyond
 
 
 @dataclass(frozen=True)

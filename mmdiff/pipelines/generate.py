@@ -19,10 +19,11 @@ import torch
 from tqdm import tqdm
 
 import mmdiff
-from mmdiff.checkpoint import INDEX_NAME, PARTS
+from mmdiff.checkpoint import INDEX_NAME, PARTS, SUPER_RESOLUTION_PARTS
 from mmdiff.data.manifest import entry_path, read_manifest
 from mmdiff.media import Clip, ClipSpec, read_audio, read_video, write_mp4
 from mmdiff.pipelines.joint import JointOutput, JointPipeline, find_model
+from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,36 @@ def run_sampling(options: argparse.Namespace) -> int:
     folder = find_model(options.model)
     pipe = JointPipeline.from_pretrained(folder, device=_device(options.device, place))
     pipe.set_progress_bar_config(disable=True)
+    upsampler = load_upsampler(options, place)
     request = plan_request(options, pipe)
     planned = plan_conditions(options, request.given)
     conditions = {index: planned[index] for index in own}
     hashes = {path: _sha256(path) for path in {one.path for given in conditions.values() for one in given}}
-    facts = _facts_of_run(options, folder, pipe, request, place)
+    facts = {**_facts_of_run(options, folder, pipe, request, place), **_facts_of_upsampler(options, upsampler, request)}
     batches = [own[first : first + options.batch_size] for first in range(0, len(own), options.batch_size)]
     rows = []
     with tqdm(total=len(batches) * options.steps, unit="step", desc="sampling", disable=place.rank != 0) as bar:
         for batch in batches:
-            made = _generate(pipe, options, request, [conditions[index] for index in batch], batch, bar)
+            made = _generate(pipe, upsampler, options, request, [conditions[index] for index in batch], batch, bar)
             for index, clip in zip(batch, made.clips()):
                 rows.append(_write(options, index, clip, _told(conditions[index], hashes), facts))
     _print(rows, is_json=options.json)
     return 0
+
+
+def load_upsampler(options: argparse.Namespace, place: Place) -> SuperResolutionPipeline | None:
+    """Return the super-resolution model that the options name, if any.
+
+    Errors: `ValueError` where it cannot be used.
+    """
+    if options.upsampler is None:
+        return None
+    upsampler = SuperResolutionPipeline.from_pretrained(options.upsampler, device=_device(options.device, place))
+    if upsampler.denoiser.settings.num_classes is not None:
+        raise ValueError(f"--upsampler {options.upsampler}: it was trained on pictures with a class each, which clips "
+                         "lack; train it on clips first (docs/super_resolution.md)")  # fmt: skip
+    upsampler.set_progress_bar_config(desc="enlarging", leave=False, disable=place.rank != 0)
+    return upsampler
 
 
 def plan_request(options: argparse.Namespace, pipe: JointPipeline) -> Request:
@@ -173,17 +190,18 @@ def read_condition(condition: Condition, spec: ClipSpec) -> np.ndarray:
 
 
 def _generate(
-    pipe: JointPipeline, options: argparse.Namespace, request: Request, conditions: list[tuple[Condition, ...]],
-    indices: range, bar: tqdm,
+    pipe: JointPipeline, upsampler: SuperResolutionPipeline | None, options: argparse.Namespace, request: Request,
+    conditions: list[tuple[Condition, ...]], indices: range, bar: tqdm,
 ) -> JointOutput:  # fmt: skip
     given: dict[str, Any] = {}
     for column in zip(*conditions):
         windows = {condition: read_condition(condition, request.given) for condition in dict.fromkeys(column)}
         given[column[0].modality] = np.stack([windows[condition] for condition in column])
-    return pipe(
+    generators = [torch.Generator().manual_seed(options.seed + index) for index in indices]
+    made = pipe(
         num_generations=len(indices),
         num_inference_steps=options.steps,
-        generator=[torch.Generator().manual_seed(options.seed + index) for index in indices],
+        generator=generators,
         sampler=options.sampler,
         on_step=lambda _: bar.update(),
         num_frames=request.spec.num_frames,
@@ -191,8 +209,12 @@ def _generate(
         conditioning=options.conditioning,
         guidance_scale=options.guidance_scale,
         labels=options.label,
+        output_type="np" if upsampler is None else "raw",
         **given,
     )
+    if upsampler is not None:
+        made.frames = upsampler(made.frames, options.upsampler_steps, generators, options.batch_size)
+    return made
 
 
 def _told(conditions: tuple[Condition, ...], hashes: dict[Path, str]) -> list[dict[str, Any]]:
@@ -225,13 +247,9 @@ def _facts_of_run(
     options: argparse.Namespace, folder: Path, pipe: JointPipeline, request: Request, place: Place
 ) -> dict[str, Any]:
     """Return what all generations of this run have in common; of paths, only those that the user typed."""
-    files = [folder / INDEX_NAME, *(file for part in PARTS for file in sorted((folder / part).iterdir()))]
     device = pipe.device
     return {
-        "model": {
-            "path": str(options.model),
-            "sha256": {file.relative_to(folder).as_posix(): _sha256(file) for file in files if file.is_file()},
-        },
+        "model": {"path": str(options.model), "sha256": _hashes(folder, PARTS)},
         "sampler": options.sampler,
         "num_inference_steps": options.steps,
         "conditioning": options.conditioning,
@@ -255,6 +273,27 @@ def _facts_of_run(
     }
 
 
+def _facts_of_upsampler(
+    options: argparse.Namespace, upsampler: SuperResolutionPipeline | None, request: Request
+) -> dict[str, Any]:
+    """Return what the enlarging adds to the record: the model, and the size of the picture after it."""
+    if upsampler is None:
+        return {}
+    spec, (higher, wider) = request.spec, upsampler.sizes.factors
+    folder = find_model(options.upsampler)
+    return {
+        "upsampler": {"path": str(options.upsampler), "sha256": _hashes(folder, SUPER_RESOLUTION_PARTS)},
+        "upsampler_steps": options.upsampler_steps,
+        "clip": {**asdict(spec), "fps": str(spec.fps), "height": spec.height * higher, "width": spec.width * wider},
+    }
+
+
+def _hashes(folder: Path, parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of every file of a model, by its place in the folder."""
+    files = [folder / INDEX_NAME, *(file for part in parts for file in sorted((folder / part).iterdir()))]
+    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files if file.is_file()}
+
+
 def _command(options: argparse.Namespace) -> str:
     words = ["mmdiff", "sample", options.model, "-o", options.output, "-n", options.num_generations]
     words += ["--steps", options.steps, "--sampler", options.sampler, "--seed", options.seed]
@@ -269,11 +308,14 @@ def _command(options: argparse.Namespace) -> str:
             words += [f"--{name.replace('_', '-')}", getattr(options, name)]
     for span in options.regenerate:
         words += ["--regenerate", span]
+    if options.upsampler is not None:
+        words += ["--upsampler", options.upsampler, "--upsampler-steps", options.upsampler_steps]
     return shlex.join(str(word) for word in words)
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    limits = {"-n": options.num_generations, "--steps": options.steps, "--batch-size": options.batch_size}
+    limits = {"-n": options.num_generations, "--steps": options.steps, "--batch-size": options.batch_size,
+              "--upsampler-steps": options.upsampler_steps}  # fmt: skip
     for name, value in limits.items():
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")

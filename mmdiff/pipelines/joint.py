@@ -27,8 +27,8 @@ from mmdiff.media import Clip, ClipSpec
 from mmdiff.pipelines.given import Content, Span, check_given
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-OUTPUT_TYPES = ("np", "pt")
-GUIDED = {"gradient": 1.0, "mm-diffusion": 3.0}  # conditionings with a guidance scale, and its default
+OUTPUT_TYPES = ("np", "pt", "raw")
+GUIDED = {"gradient": 4.0, "mm-diffusion": 3.0}  # conditionings with a guidance scale, and its default
 MAX_GAP = 1000  # how far from an impossible length to look for a possible one
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -37,8 +37,8 @@ Generators = torch.Generator | list[torch.Generator] | None
 class JointOutput(BaseOutput):
     """What a call generated, at `fps` and `sample_rate` Hz.
 
-    `frames`: uint8 array `b f h w 3` ("np") or float tensor `b f 3 h w` in [0, 1], not rounded ("pt"); `audio`: float32
-    `b c n`.
+    `frames`: uint8 array `b f h w 3` ("np") or float tensor `b f 3 h w` in [0, 1], not rounded ("pt"), nor clamped
+    ("raw": what a super-resolution model is given); `audio`: float32 `b c n`.
     """
 
     frames: np.ndarray | Tensor
@@ -50,7 +50,8 @@ class JointOutput(BaseOutput):
         """Return every generation as a `Clip`, which `write_mp4` takes."""
         frames, audio = self.frames, self.audio
         if isinstance(frames, Tensor):
-            frames = rearrange((frames * 255).round().to(torch.uint8).cpu().numpy(), "b f c h w -> b f h w c")
+            frames = (frames.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            frames = rearrange(frames, "b f c h w -> b f h w c")
             audio = audio.cpu().numpy()
         return [Clip(picture, wave, self.fps, self.sample_rate) for picture, wave in zip(frames, audio)]
 
@@ -139,7 +140,7 @@ class JointPipeline(DiffusionPipeline):
         Errors: `ValueError` where an argument has the wrong type or size, or the schedule is not the trained one.
         """
         if output_type not in OUTPUT_TYPES or num_inference_steps < 1:
-            raise ValueError(f"output_type is {output_type!r} (use np or pt), num_inference_steps "
+            raise ValueError(f"output_type is {output_type!r} (use np, pt or raw), num_inference_steps "
                              f"{num_inference_steps} (use at least 1)")  # fmt: skip
         spec = self.clip if num_frames is None else self.clip_of(num_frames)
         given, count = check_given({"video": video, "audio": audio}, num_generations, spec, regenerate)
@@ -234,7 +235,7 @@ class JointPipeline(DiffusionPipeline):
         return clean, mask
 
     def _finish(self, name: str, latents: Tensor, content: Content | None, spec: ClipSpec) -> np.ndarray:
-        """Return frames `b f h w c` in [0, 1] or samples `b c n`: decoded, but for what was given."""
+        """Return frames `b f h w c` in about [0, 1] or samples `b c n`: decoded, but for what was given."""
         decoded = self._decode(name, latents, spec) if content is None or not content.is_whole else None
         if content is None:
             return decoded
@@ -289,18 +290,19 @@ class JointPipeline(DiffusionPipeline):
 
     def _decode(self, name: str, latents: Tensor, spec: ClipSpec) -> np.ndarray:
         codec = self._codec(name)
-        x = codec.decode(latents.to(codec.dtype)).float().cpu().clamp(-1, 1)
+        x = codec.decode(latents.to(codec.dtype)).float().cpu()
         if name == "audio":
-            return x[..., : spec.num_samples].numpy()
+            return x[..., : spec.num_samples].clamp(-1, 1).numpy()
         return ((rearrange(x, "b c f h w -> b f h w c") + 1) / 2).numpy()
 
     def _output(self, decoded: dict[str, np.ndarray], output_type: str) -> JointOutput:
         frames, audio = decoded["video"], decoded["audio"]
-        if output_type == "pt":
+        frames = frames if output_type == "raw" else frames.clip(0, 1)
+        if output_type == "np":
+            frames = (frames * 255).round().astype(np.uint8)
+        else:
             frames = rearrange(torch.from_numpy(frames), "b f h w c -> b f c h w")
             audio = torch.from_numpy(audio)
-        else:
-            frames = (frames * 255).round().astype(np.uint8)
         return JointOutput(frames=frames, audio=audio, fps=self.clip.fps, sample_rate=self.clip.sample_rate)
 
 

@@ -1,5 +1,7 @@
 """Enlarged frames: one noise for a clip, the same in any batch, of the kind that was given."""
 
+import json
+import shlex
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,8 +15,11 @@ from mmdiff.checkpoint import (
     load_super_resolution,
     save_super_resolution,
 )
+from mmdiff.cli import main
 from mmdiff.diffusion.schedule import DiffusionConfig, make_sampler, make_scheduler
+from mmdiff.media import read_clip
 from mmdiff.models import SuperResUNet, SuperResUNetConfig
+from mmdiff.pipelines import JointPipeline
 from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
 
 TINY = SuperResUNetConfig(
@@ -153,3 +158,43 @@ def test_a_folder_of_the_other_kind_is_refused_by_its_name(pipe, tmp_path, model
     (folder / "model_index.json").write_text(index.replace('"low_height": 4', '"low_height": 5'))
     with pytest.raises(ValueError, match="no usable 'sizes' entry"):
         load_super_resolution(folder)
+
+
+def test_mmdiff_sample_enlarges_what_it_makes_and_records_it(pipe, tmp_path, model_folder):
+    pipe.save_pretrained(tmp_path / "sr")
+
+    def sample(name, *words):
+        main(["sample", str(model_folder), "-o", str(tmp_path / name), "-n", "2", "--steps", "2", "--device", "cpu",
+              "--upsampler", str(tmp_path / "sr"), "--upsampler-steps", "3", *words])  # fmt: skip
+        return [read_clip(tmp_path / name / f"0000{index}.mp4") for index in range(2)]
+
+    clips = sample("one")
+    assert [clip.frames.shape for clip in clips] == [(4, 64, 64, 3)] * 2 and clips[0].num_samples == 6400
+    told = json.loads((tmp_path / "one" / "00001.json").read_text())
+    assert told["clip"]["height"] == told["clip"]["width"] == 64 and told["upsampler_steps"] == 3
+    assert set(told["upsampler"]["sha256"]) >= {"denoiser/config.json", "model_index.json"}
+    words = shlex.split(told["command"])
+    words[words.index("-o") + 1] = str(tmp_path / "again")
+    assert main(words[1:]) == 0
+    assert (tmp_path / "one/00001.mp4").read_bytes() == (tmp_path / "again/00001.mp4").read_bytes()
+    for clip, other in zip(clips, sample("single", "--batch-size", "1")):
+        assert np.abs(clip.frames.astype(int) - other.frames).max() <= 3
+
+
+def test_an_upsampler_that_wants_classes_is_refused_before_anything_is_made(tmp_path, model_folder, capsys):
+    make_pipe(replace(TINY, num_classes=4)).save_pretrained(tmp_path / "sr")
+    words = ["sample", str(model_folder), "-o", str(tmp_path / "out"), "--upsampler", str(tmp_path / "sr")]
+    assert main([*words, "--device", "cpu"]) == 2
+    assert "train it on clips first" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_raw_sample_is_neither_rounded_nor_clamped(model_folder):
+    joint = JointPipeline.from_pretrained(model_folder)
+    joint.set_progress_bar_config(disable=True)
+    made = {
+        kind: joint(num_inference_steps=2, generator=a_generator(), sampler="dpm++", output_type=kind).frames
+        for kind in ("np", "pt", "raw")
+    }
+    assert made["raw"].min() < 0 or made["raw"].max() > 1
+    assert torch.equal(made["raw"].clamp(0, 1), made["pt"])
+    assert np.array_equal((made["pt"] * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy(), made["np"])
