@@ -57,16 +57,20 @@ class Recording:
 
     def ticks(self, seconds: Fraction) -> int:
         """Return the latest stamp of a frame that is on the screen at a time."""
-        return math.floor((seconds + self.zero) / self.time_base + self.tolerance)
+        return math.floor(self.exact_tick(seconds))
+
+    def exact_tick(self, seconds: Fraction) -> Fraction:
+        """Return a time in ticks, the tolerance included."""
+        return (seconds + self.zero) / self.time_base + self.tolerance
 
     @property
     def tolerance(self) -> Fraction:
         """Ticks by which a stamp may be late.
 
         Containers that count milliseconds round a frame's stamp, and the start of a clip that lies on one, by half a
-        tick each. Where a tick is nearly a frame nothing is rounded.
+        tick each. Where ticks are hardly finer than frames nothing is rounded.
         """
-        return min(Fraction(1), 1 / (4 * self.fps * self.time_base))
+        return Fraction(1) if self.fps * self.time_base <= Fraction(1, 8) else Fraction(1, 100)
 
     def seconds(self, stamp: int) -> Fraction:
         """Return when a stamp is due."""
@@ -200,11 +204,14 @@ def _seek(container, stream, recording: Recording, begin: int, lead: int | None)
 
 def _packets_to_frames(container, stream, recording, skips, damage: Damage, begin: int) -> Iterator[VideoFrame]:
     """Decode packet by packet; a fault is noted and decoding goes on."""
-    context = stream.codec_context
+    context, skipping = stream.codec_context, "DEFAULT"
+    context.skip_frame = skipping
     faults = 0
     for packet in container.demux(stream):
         if skips is not None:
-            context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in skips else "NONREF"
+            mode = "DEFAULT" if packet.pts is None or packet.pts in skips else "NONREF"
+            if mode != skipping:
+                context.skip_frame = skipping = mode
         try:
             decoded = packet.decode()
         except av.error.FFmpegError as error:

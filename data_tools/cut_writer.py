@@ -37,10 +37,11 @@ class ClipWriter:
         context.color_primaries, context.color_trc, context.colorspace = tags
         context.color_range = 1
         self._packets: list[av.Packet] = []
+        self._time_base = context.time_base
 
     def add(self, frame: VideoFrame) -> None:
         """Encode one frame, of the size announced."""
-        frame.pts, frame.time_base = self.num_frames, 1 / self.fps
+        frame.pts, frame.time_base = self.num_frames, self._time_base
         self._packets.extend(self._video.encode(frame))
         self.num_frames += 1
 
@@ -51,8 +52,9 @@ class ClipWriter:
             if codec == "aac":
                 audio.bit_rate = 192_000
             self._packets.extend(self._video.encode(None))
-            sounds = _encode_sound(audio, wave, sample_rate)
-            for packet in sorted([*self._packets, *sounds], key=lambda p: (p.dts * p.time_base, p.stream_index)):
+            placed = [(packet.dts * float(self._time_base), 0, packet) for packet in self._packets]
+            placed += [(packet.dts / sample_rate, 1, packet) for packet in _encode_sound(audio, wave, sample_rate)]
+            for _, _, packet in sorted(placed, key=lambda item: item[:2]):
                 self._container.mux(packet)
             self._container.close()
             self._aside.replace(self.path)
@@ -76,17 +78,18 @@ def check_clip(path: Path, num_frames: int, num_samples: int, fps: Fraction) -> 
     with av.open(str(path)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         tick = fps * video.time_base
+        video.codec_context.options = {"skip_loop_filter": "all"}  # the frames are counted, not looked at
         times, heard, last = [], 0, 0
         for packet in container.demux(video, audio):
             for frame in packet.decode():
                 if isinstance(frame, VideoFrame):
-                    times.append(frame.pts * tick)
+                    times.append(frame.pts)
                 else:
                     heard += frame.samples if heard else frame.samples + round(frame.pts * audio.time_base * audio.rate)
                     last = round((frame.pts + frame.duration) * audio.time_base * audio.rate)
         # AAC comes in whole packets: how much of the last is presented the container says.
         excess = AAC_FRAME if audio.codec_context.name == "aac" else 1
-    if times != [Fraction(number) for number in range(num_frames)]:
+    if times != [number * tick.denominator // tick.numerator for number in range(num_frames)]:
         raise ValueError(f"{path}: {len(times)} frames, or not evenly from 0 on, where {num_frames} were written")
     if last != num_samples or not 0 <= heard - num_samples < excess:
         raise ValueError(f"{path}: {last} samples from 0 on where {num_samples} were written")

@@ -45,8 +45,10 @@ class Span:
 def make_span(recording: Recording, config: CutConfig, start: Fraction, seconds: Fraction) -> Span:
     """Return the span that begins at `start`."""
     fps = config.rate_for(recording.fps)
-    ticks = tuple(recording.ticks(start + Fraction(i) / fps) for i in range(max(round(seconds * fps), 1)))
-    return Span(start, seconds, fps, ticks)
+    first, step = recording.exact_tick(start), 1 / (fps * recording.time_base)
+    whole = math.lcm(first.denominator, step.denominator)  # in whole numbers, as there are many frames
+    begin, by = int(first * whole), int(step * whole)
+    return Span(start, seconds, fps, tuple((begin + i * by) // whole for i in range(max(round(seconds * fps), 1))))
 
 
 def fits(recording: Recording, start: Fraction, seconds: Fraction) -> bool:
