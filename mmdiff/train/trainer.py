@@ -35,7 +35,7 @@ from mmdiff.train.state import (
     remove_leftovers,
     save_checkpoint,
 )
-from mmdiff.train.stop import StopRequest
+from mmdiff.train.stop import STOPPED_STATUS, StopRequest
 
 MAX_BAD_STEPS = 10
 # What may differ when a run goes on; everything else in a recipe decides its numbers.
@@ -64,17 +64,18 @@ class Task(Protocol):
 
 
 def run_training(recipe: Any, build_task: Callable[[Any], Task], dry_run: bool = False) -> int:
-    """Train what a recipe describes, resuming from the newest checkpoint in its output folder; return 0.
+    """Train what a recipe describes, resuming from the newest checkpoint in its output folder; return the exit status.
 
-    A dry run prints the resolved recipe, what the data holds and the network's size.
+    It is 0 for a finished run, and `STOPPED_STATUS` for one that a signal stopped. A dry run prints the resolved recipe,
+    what the data holds and the network's size.
 
     Errors: `ValueError` where the data or the recipe cannot be trained on, or differs from the run's that is resumed.
     """
     torch.manual_seed(recipe.seed)  # the network's first weights
     task = build_task(recipe)
     if not dry_run:
-        Trainer(recipe, task).run()
-    elif os.environ.get("RANK", "0") == "0":
+        return 0 if Trainer(recipe, task).run() else STOPPED_STATUS
+    if os.environ.get("RANK", "0") == "0":
         print(OmegaConf.to_yaml(OmegaConf.structured(recipe)))
         print(task.preflight() or "the task has no data to check")
         print(f"{sum(parameter.numel() for parameter in task.network.parameters()) / 1e6:.2f} M parameters")
@@ -96,8 +97,11 @@ class Trainer:
         self.saved_step: int | None = None
         self.has_exported = False
 
-    def run(self) -> None:
-        """Train until the recipe's last step or the first signal to stop; leave a checkpoint and the exported model."""
+    def run(self) -> bool:
+        """Train until the recipe's last step or the first signal to stop; leave a checkpoint and the exported model.
+
+        Return whether the last step was taken.
+        """
         with StopRequest() as self.stop_request:
             self._set_up()
             try:
@@ -106,6 +110,7 @@ class Trainer:
                 self.progress.close()
                 if self.monitor is not None:
                     self.monitor.close()
+        return self.step >= self.config.max_steps
 
     def _loop(self) -> None:
         config = self.config
@@ -119,7 +124,7 @@ class Trainer:
                 self._save()
         if self.step and not (self.has_exported and self.saved_step == self.step):
             self._save()
-        if self.stop_request.is_made and self.is_main:
+        if self.step < config.max_steps and self.is_main:
             get_logger().info("stopped by a signal after step %d; the same command resumes", self.step)
 
     def _set_up(self) -> None:

@@ -14,6 +14,7 @@ from toy import ToyData, ToyRecipe, run_toy
 
 from mmdiff.train.optim import TrainConfig
 from mmdiff.train.state import find_checkpoints
+from mmdiff.train.stop import STOPPED_STATUS
 
 STEPS, EVERY = 14, 4
 TRAIN = TrainConfig(
@@ -90,9 +91,9 @@ def test_killed_twice_with_loader_processes_it_goes_on_bit_for_bit(whole, tmp_pa
     assert_same_run(whole(1), tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_step_and_exits_cleanly(number, whole, tmp_path):
-    assert run_ranks(toy_recipe(tmp_path), send=number, at_forward=10) == [0]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_the_step_and_says_so_in_the_exit_status(number, whole, tmp_path):
+    assert run_ranks(toy_recipe(tmp_path), send=number, at_forward=10) == [STOPPED_STATUS]
     assert [path.name for path in find_checkpoints(tmp_path / "checkpoints")] == ["step-0000004", "step-0000006"]
     assert (tmp_path / "export" / "network.safetensors").is_file()
     assert run_ranks(toy_recipe(tmp_path)) == [0]
@@ -100,10 +101,15 @@ def test_a_signal_saves_the_step_and_exits_cleanly(number, whole, tmp_path):
 
 
 def test_a_signal_to_one_rank_stops_them_all(whole, tmp_path):
-    assert run_ranks(toy_recipe(tmp_path), 2, dying_rank=1, send=signal.SIGTERM, at_forward=10) == [0, 0]
+    assert run_ranks(toy_recipe(tmp_path), 2, dying_rank=1, send=signal.SIGTERM, at_forward=10) == [STOPPED_STATUS] * 2
     assert find_checkpoints(tmp_path / "checkpoints")[-1].name == "step-0000006"
     assert run_ranks(toy_recipe(tmp_path), 2) == [0, 0]
     assert_same_run(whole(2), tmp_path)
+
+
+def test_a_signal_during_the_last_step_leaves_a_finished_run(whole, tmp_path):
+    assert run_ranks(toy_recipe(tmp_path), send=signal.SIGTERM, at_forward=2 * STEPS - 1) == [0]
+    assert_same_run(whole(1), tmp_path)
 
 
 def test_another_number_of_processes_is_refused(whole):

@@ -1,0 +1,42 @@
+"""Signals that ask a run to stop: schedulers may repeat theirs, a person who presses Ctrl-C twice means it."""
+
+import os
+import signal
+
+import pytest
+
+from mmdiff.train.stop import SIGNALS, StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_may_repeat_itself(number):
+    with StopRequest() as request:
+        assert not request.is_made
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+        assert request.is_made
+
+
+def test_a_second_ctrl_c_ends_the_process(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with StopRequest() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.is_made
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_under_torchrun_ctrl_c_may_arrive_twice(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    with StopRequest() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.is_made
+
+
+def test_the_handlers_of_before_come_back():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
