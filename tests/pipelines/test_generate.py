@@ -12,6 +12,8 @@ import pytest
 
 from mmdiff.cli import build_parser, main
 from mmdiff.data.manifest import Entry, write_manifest
+from mmdiff.diffusion.guidance import CONDITIONINGS
+from mmdiff.diffusion.schedule import SAMPLERS
 from mmdiff.media import Clip, ClipSpec, read_clip, read_video, write_mp4
 from mmdiff.pipelines.generate import Place, plan_conditions, read_condition
 
@@ -169,6 +171,12 @@ def test_a_beginning_is_continued_and_a_span_made_again(model_folder, data_set, 
     assert np.abs(made.frames[:3].astype(int) - real.frames[:3]).max() <= 6
     assert np.abs(made.frames[3].astype(int) - real.frames[3]).max() > 20
     assert record(tmp_path / "span", 0)["regenerate"] == ["audio=0.1:0.2", "video=0.3:0.4"]
+
+
+def test_the_command_knows_every_sampler_and_conditioning():
+    parser = next(iter(build_parser()._subparsers._group_actions)).choices["sample"]
+    choices = {action.dest: action.choices for action in parser._actions}
+    assert choices["sampler"] == SAMPLERS and choices["conditioning"] == CONDITIONINGS
 
 
 def test_more_generations_than_windows_is_an_error(data_set, tmp_path):

@@ -158,6 +158,11 @@ def test_half_precision_runs(model_folder):
     pipe.set_progress_bar_config(disable=True)
     assert pipe.denoiser.dtype == torch.bfloat16
     assert np.isfinite(pipe(1, 2, generator=seeded(0)).audio).all()
+    sound = np.zeros((1, 6400), np.float32)
+    plain = pipe(1, 2, seeded(0), audio=sound, guidance_scale=1.0)
+    pipe.denoiser.enable_gradient_checkpointing()
+    saving = pipe(1, 2, seeded(0), audio=sound, guidance_scale=1.0)
+    assert np.abs(plain.frames.astype(int) - saving.frames).max() <= 1
 
 
 def test_every_step_is_told(pipe):
