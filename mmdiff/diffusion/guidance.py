@@ -29,6 +29,12 @@ class Given:
         """The modalities in which nothing is missing."""
         return tuple(name for name in self.clean if name not in self.mask)
 
+    @property
+    def num_elements(self) -> int:
+        """The number of elements that are given, of all clips."""
+        masks = {name: mask.expand_as(self.clean[name]) for name, mask in self.mask.items()}
+        return sum(int(masks[name].sum()) if name in masks else x.numel() for name, x in self.clean.items())
+
     def noisy(self, state: State, level: Level) -> State:
         """Return the state with given content at the level's noise; where nothing is given, it is the state itself."""
         state = dict(state)
@@ -117,17 +123,9 @@ def published_step(step: Callable[[State], State], noisy: State, given: Given, l
         if after is None:
             return {name: stepped[name].detach() for name in noisy}
         expected = Given(given.noisy({n: stepped[n] for n in given.mask}, after), given.mask)
-        error = expected.squared_error(stepped) / given_elements(given)
+        error = expected.squared_error(stepped) / given.num_elements
         gradients = torch.autograd.grad(error, list(noisy.values()), materialize_grads=True)
     return {
         name: stepped[name].detach() - guidance_scale * level.signal * gradient
         for name, gradient in zip(noisy, gradients)
     }
-
-
-def given_elements(given: Given) -> int:
-    """Return the number of given elements, of all clips."""
-    return sum(
-        int(given.mask[name].expand_as(clean).sum()) if name in given.mask else clean.numel()
-        for name, clean in given.clean.items()
-    )

@@ -22,7 +22,7 @@ import mmdiff
 from mmdiff.checkpoint import INDEX_NAME, PARTS, SUPER_RESOLUTION_PARTS
 from mmdiff.data.manifest import entry_path, read_manifest
 from mmdiff.media import Clip, ClipSpec, read_audio, read_video, write_mp4
-from mmdiff.pipelines.joint import JointOutput, JointPipeline, find_model
+from mmdiff.pipelines.joint import GUIDED, JointOutput, JointPipeline, find_model
 from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
 
 
@@ -247,13 +247,13 @@ def _facts_of_run(
     options: argparse.Namespace, folder: Path, pipe: JointPipeline, request: Request, place: Place
 ) -> dict[str, Any]:
     """Return what all generations of this run have in common; of paths, only those that the user typed."""
-    device = pipe.device
+    device, scale = pipe.device, options.guidance_scale
     return {
         "model": {"path": str(options.model), "sha256": _hashes(folder, PARTS)},
         "sampler": options.sampler,
         "num_inference_steps": options.steps,
         "conditioning": options.conditioning,
-        "guidance_scale": options.guidance_scale,
+        "guidance_scale": GUIDED.get(options.conditioning) if scale is None else scale,
         "keep": options.keep,
         "regenerate": options.regenerate,
         "label": options.label,
