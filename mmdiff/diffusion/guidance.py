@@ -17,7 +17,7 @@ Denoise = Callable[[State, State], State]
 class Given:
     """Clean content by modality. `mask` is True where it is given; a modality without one is given whole.
 
-    `noise` is what given content is mixed with at every level: one draw for the whole way (MM-Diffusion, section 3.4).
+    `noise` is what given content is mixed with at every level: one draw for the whole way, as in MM-Diffusion.
     """
 
     clean: State = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Conditioned:
 
 def published_step(step: Callable[[State], State], noisy: State, given: Given, levels: tuple[Level, Level | None],
                    guidance_scale: float) -> State:  # fmt: skip
-    """Take a step with MM-Diffusion's own gradient guidance (its code, which differs from its eq. 9); return the state.
+    """Take a step with MM-Diffusion's own gradient guidance (the code's, which differs from the paper's); return the state.
 
     `step(state)` runs network and scheduler. The gradient, with respect to the state, of the error of what is given
     after the step, mean over all its elements and clips, is taken times sqrt(alphas_cumprod) from the result; not in
