@@ -109,7 +109,7 @@ class Conditioned:
 
 def published_step(step: Callable[[State], State], noisy: State, given: Given, levels: tuple[Level, Level | None],
                    guidance_scale: float) -> State:  # fmt: skip
-    """Take a step with MM-Diffusion's own gradient guidance (the code's, which differs from the paper's); return the state.
+    """Take a step with MM-Diffusion's own gradient guidance, that of its code, not of its paper; return the state.
 
     `step(state)` runs network and scheduler. The gradient, with respect to the state, of the error of what is given
     after the step, mean over all its elements and clips, is taken times sqrt(alphas_cumprod) from the result; not in
