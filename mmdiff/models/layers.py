@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from mmdiff.models.attention import attend
 
+# Else torch.compile traces through einops' parser at each of a network's thousand calls: minutes instead of seconds.
+torch.compiler.allow_in_graph(rearrange)
+
 
 def configured_by(config_class: type):
     """Let a frozen dataclass be the one list of a network's settings.

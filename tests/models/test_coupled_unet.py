@@ -125,14 +125,13 @@ def test_the_network_compiles_without_a_graph_break():
     network = randomised()
     noisy, timesteps = tiny_inputs()
     torch._dynamo.reset()
-    found = torch._dynamo.explain(network)(noisy, timesteps, shifts=network.draw_shifts(4))
-    assert found.graph_break_count == 0, found.break_reasons
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    for seed in range(3):  # one graph for every shift
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)  # raises where the graph would break
+    for seed in range(3):
         shifts = network.draw_shifts(4, torch.Generator().manual_seed(seed))
         ours, theirs = network(noisy, timesteps, shifts=shifts), compiled(noisy, timesteps, shifts=shifts)
         assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one for every shift
 
 
 def test_attention_backends_agree_and_others_are_refused():
