@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmdiff.data.manifest import SPLITS
+
 TEXT, NUMBER, WHOLE, FLAG, LIST, SPANS = "text", "number", "whole number", "yes or no", "list", "spans"
 # name -> kind, meaning. Times count from the moment at which a player begins; None where there is nothing to measure.
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -96,6 +98,11 @@ def find_faults(row: Mapping[str, Any], told: Mapping[str, Any]) -> list[Fault]:
     found = [fault for check in CHECKS if (fault := check(row)) is not None]
     found += _against_list(row, told)
     return sorted(found, key=lambda fault: (-fault.weight, -fault.size))
+
+
+def split_order(name: str) -> tuple[int, str]:
+    """Return what sorts splits as people name them: train, validation, test, then others."""
+    return SPLITS.index(name) if name in SPLITS else len(SPLITS), name
 
 
 def weigh(faults: Sequence[Fault]) -> float:

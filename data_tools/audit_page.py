@@ -2,6 +2,7 @@
 
 import base64
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_tools.audit import Audit
-from data_tools.audit_columns import COLUMNS
+from data_tools.audit_columns import COLUMNS, split_order
 from data_tools.dataset import write_text
 
 PAGE_NAME = "audit.html"
@@ -29,16 +30,32 @@ def write_page(audit: Audit, summary: dict[str, Any], folder: Path, *, most: int
     """
     chosen = audit.worst_first()[:most]
     cards = [_card(audit, index, folder) for index in chosen]
+    introduction = (
+        f"{summary['clips']} clips, {summary['without_faults']} without a fault. Files were decoded from beginning to "
+        "end; times are those at which frames and samples are presented."
+    )
+    shown = f"The worst {len(cards)} of {len(audit.rows)}." if len(cards) < len(audit.rows) else f"All {len(cards)}."
+    return render_page(
+        folder / PAGE_NAME, f"Audit of {summary['set']}", introduction, shown, cards, SHOWN, summary["faults"],
+        summary["spread"],
+    )  # fmt: skip
+
+
+def render_page(
+    path: Path, title: str, introduction: str, told: str, cards: Sequence[Mapping[str, Any]],
+    columns: Sequence[tuple[str, str, int]], faults: Mapping[str, Any], spread: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Write a contact sheet; return its path. `told` says which clips are shown, `columns` what their cards tell."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template("audit.html").render(
-        summary=summary, cards=cards, num_clips=len(audit.rows), shown=SHOWN,
+        title=title, introduction=introduction, told=told, cards=cards, columns=columns, faults=faults, spread=spread,
         meanings={name: text for name, (_, text) in COLUMNS.items()},
-        splits=sorted({card["split"] for card in cards}), kinds=list(summary["faults"]),
+        splits=sorted({card["split"] for card in cards}, key=split_order),
     )  # fmt: skip
-    write_text(folder / PAGE_NAME, text)
-    return folder / PAGE_NAME
+    write_text(path, text)
+    return path
 
 
 def relative_link(path: Path, folder: Path) -> str:
@@ -58,6 +75,7 @@ def _card(audit: Audit, index: int, folder: Path) -> dict[str, Any]:
         "split": row["split"],
         "order": index,
         "severity": row["severity"],
+        "caption": str(audit.data.rows[index].values.get("caption") or ""),
         "names": row["faults"],
         "told": [fault.text for fault in audit.faults[index]],
         "strip": data_uri(audit.journal.read(row["path"]).strip),

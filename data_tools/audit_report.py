@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.audit import Audit
-from data_tools.audit_columns import COLUMNS, FLAG, LIST, NUMBER, SPANS, WHOLE
+from data_tools.audit_columns import COLUMNS, FLAG, LIST, NUMBER, SPANS, WHOLE, split_order
 from data_tools.dataset import write_text
 
 JSON_NAME, PARQUET_NAME = "audit.json", "audit.parquet"
@@ -32,7 +32,7 @@ def summarize_audit(audit: Audit) -> dict[str, Any]:
         worst, index = max(found, key=lambda item: item[0].size)
         faults[name] = {"clips": len(found), "worst": worst.text, "worst_key": rows[index]["key"]}
     splits = {}
-    for split in sorted({row["split"] for row in rows}):
+    for split in sorted({row["split"] for row in rows}, key=split_order):
         own = [row for row in rows if row["split"] == split]
         seconds = sum(row["video_seconds"] or 0 for row in own)
         splits[split or "(none)"] = {
