@@ -146,6 +146,14 @@ def load_components(folder: str | Path) -> JointComponents:
     return JointComponents(**{name: load_part(folder, name) for name in PARTS}, clip=clip)
 
 
+def is_super_resolution(folder: str | Path) -> bool:
+    """Say whether a model folder holds a super-resolution model.
+
+    Errors: `ValueError` where it holds none at all.
+    """
+    return _read_index(Path(folder)).get("_class_name") == "SuperResolutionPipeline"
+
+
 def load_super_resolution(folder: str | Path) -> SuperResolutionComponents:
     """Load a super-resolution model's folder.
 

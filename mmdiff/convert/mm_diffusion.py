@@ -12,14 +12,31 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from mmdiff.checkpoint import JointComponents, load_components, save_components
+from mmdiff.checkpoint import (
+    JointComponents,
+    PictureSizes,
+    SuperResolutionComponents,
+    is_super_resolution,
+    load_components,
+    load_super_resolution,
+    save_components,
+    save_super_resolution,
+)
 from mmdiff.config import build_recipe
 from mmdiff.convert.file import State, read_state, write_state
 from mmdiff.convert.infer import infer_settings
 from mmdiff.convert.keys import published_names
 from mmdiff.data.clips import ClipConfig
 from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
-from mmdiff.models import CoupledUNet, CoupledUNetConfig, PixelCodec, WaveformCodec
+from mmdiff.models import (
+    CoupledUNet,
+    CoupledUNetConfig,
+    PixelCodec,
+    SuperResUNet,
+    SuperResUNetConfig,
+    WaveformCodec,
+)
+from mmdiff.models.sr_unet import infer_sr_config
 
 SR_STEM = "input_blocks.0.0.weight"
 
@@ -30,6 +47,15 @@ class JointSettings:
 
     model: CoupledUNetConfig = field(default_factory=CoupledUNetConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+
+@dataclass(frozen=True)
+class UpsamplerSettings:
+    """What a super-resolution model's folder needs to be told beside its tensors."""
+
+    model: SuperResUNetConfig = field(default_factory=SuperResUNetConfig)
+    sizes: PictureSizes = field(default_factory=PictureSizes)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
 
@@ -73,6 +99,11 @@ def export_file(source: Path, target: Path) -> str:
 
     Errors: `ValueError` where the published network has no place for a part of it; `FileExistsError`.
     """
+    if is_super_resolution(source):  # whose tensors bear the published names
+        network = load_super_resolution(source).denoiser
+        state = {name: x.float().contiguous() for name, x in network.state_dict().items()}
+        write_state(target, state)
+        return _described("super-resolution U-Net", state)
     state = published_state(load_components(source).denoiser)
     write_state(target, state)
     return _described("coupled U-Net", state)
@@ -139,13 +170,7 @@ def published_shape(name: str, tensor: Tensor) -> torch.Size:
 
 def _joint_settings(state: State, overrides: Sequence[str]) -> JointSettings:
     inferred: dict[str, Any] = {"model": infer_settings({name: tuple(x.shape) for name, x in state.items()})}
-    for word in overrides:
-        if "=" not in word:
-            raise ValueError(f"'{word}': write settings as key=value, for example clip.height=64")
-    try:
-        merged = OmegaConf.to_container(OmegaConf.merge(inferred, OmegaConf.from_dotlist(list(overrides))))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    merged = _merged(inferred, overrides)
     if merged["model"]["cross_attention_windows"] is None:
         levels = len(inferred["model"]["cross_attention_resolutions"])
         raise ValueError(f"its {levels} windows of cross-modal attention leave no trace in the tensors; add them, for "
@@ -154,7 +179,29 @@ def _joint_settings(state: State, overrides: Sequence[str]) -> JointSettings:
 
 
 def _import_upsampler(state: State, target: Path, overrides: Sequence[str]) -> str:
-    raise ValueError("super-resolution networks are not read yet")
+    """Write the folder of a super-resolution network; its heads alone leave no trace, and may be told."""
+    told = _merged({"model": {}}, overrides)["model"]
+    heads = {name: told[name] for name in ("num_heads", "num_head_channels") if name in told}
+    config = infer_sr_config({name: tuple(x.shape) for name, x in state.items()}, **heads)
+    settings = build_recipe(UpsamplerSettings, _merged({"model": asdict(config)}, overrides), where="settings")
+    if settings.model != config:
+        raise ValueError("model: the tensors say otherwise; only num_heads and num_head_channels may be given")
+    with torch.device("meta"):
+        network = SuperResUNet(**asdict(config))
+    network.load_state_dict(state, assign=True)
+    scheduler = make_scheduler(settings.diffusion)
+    save_super_resolution(target, SuperResolutionComponents(network.eval(), scheduler, settings.sizes))
+    return _described("super-resolution U-Net", state)
+
+
+def _merged(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for word in overrides:
+        if "=" not in word:
+            raise ValueError(f"'{word}': write settings as key=value, for example clip.height=64")
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(settings, OmegaConf.from_dotlist(list(overrides))))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
 
 
 def _described(kind: str, state: State) -> str:
