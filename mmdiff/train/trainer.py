@@ -66,8 +66,8 @@ class Task(Protocol):
 def run_training(recipe: Any, build_task: Callable[[Any], Task], dry_run: bool = False) -> int:
     """Train what a recipe describes, resuming from the newest checkpoint in its output folder; return the exit status.
 
-    It is 0 for a finished run, and `STOPPED_STATUS` for one that a signal stopped. A dry run prints the resolved recipe,
-    what the data holds and the network's size.
+    It is 0 for a finished run, and `STOPPED_STATUS` for one that a signal stopped. A dry run prints the resolved
+    recipe, what the data holds and the network's size.
 
     Errors: `ValueError` where the data or the recipe cannot be trained on, or differs from the run's that is resumed.
     """
@@ -251,11 +251,11 @@ class Trainer:
         return RunTensors(self.task.network, self.average.network, self.optimizer)
 
     def _should_stop(self) -> bool:
-        """Say whether any rank was asked to stop, the same on each."""
-        if self.accelerator.num_processes > 1:
-            flag = torch.tensor([int(self.stop_request.is_made)], device=self.accelerator.device)
-            self.stop_request.is_made = bool(self.accelerator.reduce(flag, "sum").item())
-        return self.stop_request.is_made
+        """Say whether any rank was asked to stop, the same on each; a signal during the exchange counts in the next."""
+        if self.accelerator.num_processes == 1:
+            return self.stop_request.is_made
+        flag = torch.tensor([int(self.stop_request.is_made)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
 
 
 def make_accelerator(mixed_precision: str) -> Accelerator:

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from mmdiff.train.stop import SIGNALS, StopRequest
+from mmdiff.train.trainer import Trainer
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -40,3 +42,16 @@ def test_the_handlers_of_before_come_back():
     with StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_while_the_ranks_ask_each_other_is_not_forgotten():
+    def reduce(flag, how):
+        flag = flag.clone()  # what every rank has said; now the signal comes
+        os.kill(os.getpid(), signal.SIGTERM)
+        return flag
+
+    trainer = Trainer.__new__(Trainer)
+    trainer.accelerator = SimpleNamespace(num_processes=2, device="cpu", reduce=reduce)
+    with StopRequest() as trainer.stop_request:
+        assert not trainer._should_stop()
+        assert trainer._should_stop()
