@@ -162,6 +162,7 @@ def test_times_are_the_recorded_ones(case, section):
     assert [point.time for point in grid] == pytest.approx(facts["continuous_times"], rel=1e-4)
 
 
+@pytest.mark.slow
 @each(("dpmpp_adaptive",))
 def test_the_adaptive_solver_takes_about_as_many_evaluations(case, section):
     """A smoke check: random shifts and a random network make every other number a matter of chance."""
