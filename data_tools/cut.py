@@ -157,6 +157,8 @@ def _publish(out: Path, config: CutConfig, states: list[dict], sources: list[Sou
     splits = _splits(list(dict.fromkeys(row["source"] for row in rows)), config)
     rows = [_place(out, row, splits[row["source"]]) for row in rows]
     shutil.rmtree(out / STAGING, ignore_errors=True)
+    for path in [*out.glob(".*.partial"), *out.glob("*/.*.partial"), *out.glob("files/*/.*.partial*")]:
+        path.unlink()  # what a killed run was writing
     write_set(out, rows)
     write_rejects(out, rejects)
     stats = {**summarize(rows, rejects), "sources": len(sources)}

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 
+from data_tools.footage import assign_splits
 from mmdiff.media.mux import AAC_RATES
 from mmdiff.media.spec import as_fps
 
@@ -67,6 +68,7 @@ class CutConfig:
             raise ValueError(f"--crf is {self.crf}; give 0 (lossless) to 51")
         if self.threshold is not None and not self.threshold > 0:
             raise ValueError(f"--threshold is {self.threshold}; give a positive number")
+        assign_splits([], self.seed, self.split_fractions)
         self._check_targets()
 
     def _check_targets(self) -> None:

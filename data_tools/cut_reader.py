@@ -124,6 +124,8 @@ def scan(path: Path) -> Recording:
             raise ValueError(f"{path}: no {'sound' if stamps else 'picture'} in it; the file is truncated or damaged")
         known = sorted(set(stamps))
         fps, is_variable = steadiness(video, known)
+        if not Fraction(1, 10) <= fps <= 1000:
+            raise ValueError(f"{path}: {float(fps):g} frames a second; damaged, or no video that can be cut")
         usual = native_fps(video)
         last = max(Fraction(ends[video.index]), known[-1] + Fraction(1) / (usual * video.time_base))
         return Recording(

@@ -13,12 +13,12 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mmdiff.data.manifest import MANIFEST_NAME, SPLITS
+from mmdiff.data.manifest import MANIFEST_NAME, SPLITS, Entry
 
 PARQUET_NAME = "manifest.parquet"
 REJECTS_NAME = "rejects.parquet"
@@ -98,7 +98,7 @@ def write_set(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     rows: `path key source split` and the other fields of `mmdiff.data.manifest.Entry`, then any further columns; the
     same rows give the same bytes. Values are plain (numbers, text, lists, mappings) or fractions, written as text.
     """
-    rows = [_plain(row) for row in rows]
+    rows = [_in_order(_plain(row)) for row in rows]
     write_text(folder / MANIFEST_NAME, _as_lines(rows))
     write_parquet(folder / PARQUET_NAME, rows)
     by_folder: dict[Path, list[dict]] = {}
@@ -232,6 +232,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _in_order(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the trainer's columns first, then all others by name."""
+    names = [f.name for f in fields(Entry) if f.name in row]
+    return {name: row[name] for name in [*names, *sorted(row.keys() - set(names))]}
 
 
 def _as_lines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -106,7 +106,8 @@ def run_ray(
 
 def _run_told(stage: Stage, task: Any) -> tuple[list[dict], Any]:
     messages: list[dict] = []
-    return [message for message in messages if message], stage(task, messages.append)
+    result = stage(task, messages.append)
+    return [message for message in messages if message], result
 
 
 def _prepare_ahead(threads, ready, waiting, tasks, prepare, count: int) -> None:

@@ -98,6 +98,8 @@ def require_audio(container: InputContainer, path: str | Path) -> AudioStream:
     stream = find_audio(container)
     if stream is None:
         raise ValueError(f"{path}: no sound in this file (no audio stream); use read_video, or give a file with sound")
+    if stream.codec_context is None:
+        raise ValueError(f"{path}: its sound's codec is not known here; the file is damaged, or convert it to AAC")
     if not stream.sample_rate:
         raise ValueError(f"{path}: the audio stream states no sample rate; the file is truncated or damaged")
     return stream

@@ -75,6 +75,8 @@ def require_video(container: InputContainer, path: str | Path) -> VideoStream:
     stream = find_video(container)
     if stream is None:
         raise ValueError(f"{path}: no picture in this file (no video stream); use read_audio, or give a video")
+    if stream.codec_context is None:
+        raise ValueError(f"{path}: its picture's codec is not known here; the file is damaged, or convert it to H.264")
     if not stream.width or not stream.height:
         raise ValueError(f"{path}: the video stream states no size; the file is truncated or damaged")
     stream.thread_type = "NONE"
