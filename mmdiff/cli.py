@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_evaluate(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -136,6 +137,23 @@ def _add_evaluate(commands) -> None:
     sync.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def _add_convert(commands) -> None:
+    parser = commands.add_parser("convert", help="read and write the checkpoints of others",
+                                 description="Read and write the checkpoints of others.")  # fmt: skip
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    published = _command(
+        kinds, "mm-diffusion", "published MM-Diffusion and ADM upsampler checkpoints into model folders, and back",
+        "mmdiff convert mm-diffusion Landscape.pt checkpoints/landscape", _convert,
+    )
+    published.add_argument("source", type=Path, help="a file (Landscape.pt, AIST++.pt, ...), or a model folder")
+    published.add_argument("output", type=Path, help="the model folder to write, or the file (.pt or .safetensors)")
+    published.add_argument(
+        "overrides", nargs="*", metavar="key=value",
+        help="settings that leave no trace in the tensors, such as model.num_heads=4, clip.num_frames=16 or "
+        "model.cross_attention_windows=[1,4,8]; the published ones where nothing is said",
+    )  # fmt: skip
+
+
 def _demo(options: argparse.Namespace) -> int:
     from mmdiff.demo import run_demo
 
@@ -161,6 +179,12 @@ def _evaluate_sync(options: argparse.Namespace) -> int:
     from mmdiff.eval.suite import run_sync
 
     return run_sync(options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from mmdiff.convert.run import run_convert
+
+    return run_convert(options)
 
 
 if __name__ == "__main__":

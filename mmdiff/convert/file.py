@@ -2,14 +2,21 @@
 
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmdiff.config import build_recipe
+
 State = dict[str, Tensor]
+Settings = TypeVar("Settings")
 
 
 def read_state(path: Path) -> State:
@@ -82,3 +89,18 @@ def _checked(path: Path, state: object) -> State:
             raise ValueError(f"{path}: tensor {name[:80]!r} holds values that are not finite; the training had failed")
         result[name.removeprefix("module.")] = value
     return result
+
+
+def build_settings(kind: type[Settings], inferred: dict[str, Any], overrides: Sequence[str]) -> Settings:
+    """Return settings read off the tensors, with `key=value` words over them.
+
+    Errors: `ValueError` for a word that is none, an unknown name or an impossible value.
+    """
+    for word in overrides:
+        if "=" not in word:
+            raise ValueError(f"'{word}': write settings as key=value, for example clip.height=64")
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(inferred, OmegaConf.from_dotlist(list(overrides))))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    return build_recipe(kind, merged, where="settings")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmdiff.checkpoint import PictureSizes, load_super_resolution
-from mmdiff.convert.mm_diffusion import export_file, import_file
+from mmdiff.convert.adm import STEM
+from mmdiff.convert.run import export_file, import_file
 from mmdiff.models import SuperResUNet, SuperResUNetConfig
 
 PUBLIC = SuperResUNetConfig(  # ADM's, made small: with classes, its schedule and its four heads
@@ -22,7 +23,7 @@ def checkpoint(tmp_path):
 
 
 def test_there_and_back(checkpoint, tmp_path):
-    assert "super-resolution" in import_file(checkpoint, tmp_path / "model")
+    assert STEM in import_file(checkpoint, tmp_path / "model")
     parts = load_super_resolution(tmp_path / "model")
     assert parts.denoiser.settings == PUBLIC and parts.sizes == PictureSizes(256, 256, 64, 64)
     assert (parts.scheduler.config.beta_schedule, parts.scheduler.config.prediction_type) == ("linear", "epsilon")
