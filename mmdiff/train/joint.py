@@ -16,6 +16,7 @@ from mmdiff.data.preflight import preflight
 from mmdiff.diffusion.objective import add_noise, draw_timesteps, min_snr_weight, per_example_mse, target
 from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import DiffusionConfig, make_sampler, make_scheduler
+from mmdiff.diffusion.variance import split_learned_range, variational_bound
 from mmdiff.media import Clip
 from mmdiff.models import CoupledUNet, CoupledUNetConfig, PixelCodec, WaveformCodec
 from mmdiff.models.codec import Codec
@@ -54,6 +55,8 @@ class JointTask(nn.Module):
 
     def __init__(self, recipe: JointRecipe):
         super().__init__()
+        if recipe.model.num_classes:
+            raise ValueError("model.num_classes: clips carry no classes to train on; leave the setting out")
         self.recipe = recipe
         self.spec = recipe.clip.spec()
         codecs = load_codecs(recipe.codecs)
@@ -105,19 +108,27 @@ class JointTask(nn.Module):
         }
         timesteps = {name: t.to(clean[name].device) for name, t in timesteps.items()}
         noisy = {name: add_noise(clean[name], noise[name], timesteps[name], alphas) for name in clean}
-        output = self.network(noisy, timesteps, generator=generator)
-        losses = {}
+        shifts = self.network.draw_shifts(clean["video"].shape[2], generator)
+        output = self.network(noisy, timesteps, shifts=shifts)
+        losses, bounds = {}, {}
         for name in clean:
+            prediction = output[name]
+            if self.recipe.model.learn_sigma:
+                prediction, interpolation = split_learned_range(prediction)
+                bounds[name] = variational_bound(
+                    prediction, interpolation, clean[name], noisy[name], timesteps[name], self.scheduler
+                )
             expected = target(clean[name], noise[name], timesteps[name], alphas, diffusion.prediction_type)
-            losses[name] = per_example_mse(output[name], expected)
-        return self._summary(losses, timesteps, alphas)
+            losses[name] = per_example_mse(prediction, expected)
+        return self._summary(losses, bounds, timesteps, alphas)
 
-    def _summary(self, losses: dict, timesteps: dict, alphas: Tensor) -> dict[str, Tensor]:
+    def _summary(self, losses: dict, bounds: dict, timesteps: dict, alphas: Tensor) -> dict[str, Tensor]:
+        """`bounds` trains a learned variance: in bits, added as in the published code (Nichol & Dhariwal 2021)."""
         diffusion = self.recipe.diffusion
-        result = {}
+        result = {f"loss/{name}/vb": bound.mean().detach() for name, bound in bounds.items()}
         for name, loss in losses.items():
             weight = min_snr_weight(alphas, timesteps[name], diffusion.snr_gamma, diffusion.prediction_type)
-            result[f"loss/{name}"] = (weight * loss).mean()
+            result[f"loss/{name}"] = (weight * loss + bounds.get(name, 0)).mean()
             quartile = timesteps[name] * NUM_QUARTILES // diffusion.num_train_timesteps
             for number in range(NUM_QUARTILES):
                 result[f"loss/{name}/q{number + 1}"] = loss.detach()[quartile == number].mean()

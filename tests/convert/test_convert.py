@@ -137,7 +137,7 @@ def write_bad(kind: str, path: Path, good: Path) -> None:
     elif kind == "bomb":
         with zipfile.ZipFile(good) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
             for entry in source.infolist():
-                packed.writestr(entry.filename, b"\0" * max(entry.file_size, 10_000_000))
+                packed.writestr(entry.filename, b"\0" * max(entry.file_size, 50_000))
     else:
         raise AssertionError(kind)
 

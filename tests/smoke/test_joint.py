@@ -51,6 +51,19 @@ def test_every_parameter_belongs_to_a_modality_and_learns(clips, tmp_path):
     assert len(groups["video"]) > len(groups["audio"]) > len(groups["shared"]) > 0
 
 
+def test_a_learned_variance_is_trained_by_its_bound_alone(clips, tmp_path):
+    task = build_task(tiny_recipe(clips, tmp_path, "model.learn_sigma=true"))
+    batch = next(iter(task.loader(rank=0, world_size=1)))
+    result = task(batch, torch.Generator().manual_seed(1))
+    assert result["loss/video/vb"] > 0
+    result["loss"].backward()
+    gradient = task.network.head["video"].bias.grad
+    assert gradient[:3].abs().min() > 0 and gradient[3:].abs().min() > 0
+    assert len(task.preview(task.network.eval(), batch, torch.Generator().manual_seed(0))) == 2
+    with pytest.raises(ValueError, match="num_classes"):
+        build_task(tiny_recipe(clips, tmp_path, "model.num_classes=2"))
+
+
 def test_a_run_exports_what_its_average_holds(clips, tmp_path):
     recipe = tiny_recipe(clips, tmp_path / "run", "train.max_steps=3")
     assert run_training(recipe, build_task) == 0
