@@ -121,7 +121,9 @@ def timesteps_of(state: State) -> State:
 
 def shifts_for(network: nn.Module, state: State) -> Tensor | None:
     """Draw the network's shifts outside, as compiling wants it; none for another's network."""
-    return network.draw_shifts(state["video"].shape[2]) if hasattr(network, "draw_shifts") else None
+    if not hasattr(network, "draw_shifts"):
+        return None
+    return network.draw_shifts(state["video"].shape[2]).to(state["video"].device)
 
 
 def forward_pass(network: nn.Module, inputs: State, plan: Plan) -> Callable[[], object]:
