@@ -102,7 +102,7 @@ class SuperResolutionPipeline(DiffusionPipeline):
                 known = labels[part] if labels is not None else None
                 schedulers = make_samplers(sampler, self.scheduler, (NAME,))
                 made[part] = sample(
-                    self._denoiser_of(small[part], known), schedulers, {NAME: noise[part].to(self._execution_device)},
+                    self._denoiser_of(small[part], known), schedulers, {NAME: noise[part]},
                     num_inference_steps=num_inference_steps, on_step=lambda *_: bar.update(),
                 )[NAME].cpu()  # fmt: skip
         made = rearrange((made.clamp(-1, 1) + 1) / 2, "(b f) c h w -> b f c h w", f=num_frames)
@@ -123,7 +123,7 @@ class SuperResolutionPipeline(DiffusionPipeline):
         return denoise
 
     def _draw_noise(self, small: Tensor, generator: Generators) -> Tensor:
-        """Draw one noise `b c h w` for each clip, on the generator's device."""
+        """Draw one noise `b c h w` for each clip."""
         height, width = (size * factor for size, factor in zip(small.shape[-2:], self.sizes.factors))
         multiple = self.denoiser.settings.size_multiple
         if height % multiple or width % multiple:
@@ -132,7 +132,7 @@ class SuperResolutionPipeline(DiffusionPipeline):
         if isinstance(generator, (list, tuple)) and len(generator) != len(small):
             raise ValueError(f"{len(generator)} generators for {len(small)} clips; give one, or one for each")
         shape = (len(small), small.shape[2], height, width)
-        return randn_tensor(shape, generator=generator, device=torch.device("cpu"))
+        return randn_tensor(shape, generator=generator, device=self._execution_device)
 
     def _check_labels(self, labels: Tensor, num_clips: int) -> Tensor:
         labels, count = torch.as_tensor(labels), self.denoiser.settings.num_classes or 0
