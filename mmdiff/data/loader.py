@@ -1,5 +1,6 @@
 """The loader: an endless stream of batches whose position is part of the checkpoint."""
 
+import signal
 import warnings
 
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -26,4 +27,14 @@ def build_loader(
     dataset = WindowDataset(
         config, spec, split=split, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
     )
-    return StatefulDataLoader(dataset, batch_size=None, num_workers=config.num_workers)
+    return StatefulDataLoader(
+        dataset, batch_size=None, num_workers=config.num_workers, worker_init_fn=outlive_one_signal
+    )
+
+
+def outlive_one_signal(worker: int) -> None:
+    """Let this process ignore its first SIGTERM: schedulers send it to all processes of a run, which then saves.
+
+    The run's own process ends its workers when it has done so, and with a second one where they do not listen.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

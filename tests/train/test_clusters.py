@@ -57,11 +57,14 @@ class Run:
         os.close(telling)
         self.seen = b""
 
-    def signal_once_it_trains(self, number: signal.Signals) -> None:
-        """Wait until the progress bar tells of a step, then send the signal to the last machine's script."""
+    def signal_once_it_trains(self, number: signal.Signals, to_all: bool = False) -> None:
+        """Wait until the progress bar tells of a step, then signal the last machine's script, or all its processes."""
         while not re.search(rb"\b[1-9]\d*/%d" % STEPS, self.seen):
             assert self._hear(), self.seen.decode()
-        self.machines[-1].send_signal(number)
+        if to_all:
+            os.killpg(self.machines[-1].pid, number)
+        else:
+            self.machines[-1].send_signal(number)
 
     def statuses(self) -> list[int]:
         """Wait for the end, and return each machine's status."""
@@ -143,6 +146,14 @@ def test_one_node_saves_at_a_signal_and_goes_on_bit_for_bit(number, whole, tmp_p
     assert stopped_at(tmp_path)
     assert one_node(tmp_path).statuses() == [0]
     assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_does_not_end_the_loaders_before_the_run_has_saved(tmp_path):
+    run = Run([sys.executable, "-m", "mmdiff.cli", "train"], tmp_path, overrides=("data.num_workers=2",))
+    run.signal_once_it_trains(signal.SIGTERM, to_all=True)
+    assert run.statuses() == [STOPPED_STATUS]
+    assert stopped_at(tmp_path)
 
 
 @pytest.mark.slow
