@@ -109,10 +109,15 @@ def decode_file(path: Path, watcher: Watcher) -> Decoded:
     Errors: `ValueError` where the file cannot be opened, is cut short by its own account, or has neither stream.
     """
     with open_media(path) as container:
-        reader = _Reader(container, watcher)
-        if not reader.streams:
+        streams = [s for s in (find_video(container), find_audio(container)) if s is not None]
+        if not streams:
             raise ValueError(f"{path}: neither picture nor sound in this file; give a video")
-        return reader.read()
+        for stream in streams:
+            if stream.codec_context is None:
+                raise ValueError(
+                    f"{path}: nothing here can decode its {stream.type} stream; it is damaged, or convert it"
+                )
+        return _Reader(container, watcher).read()
 
 
 class _Reader:

@@ -7,15 +7,15 @@ pair is then compared hash by hash: of the same recording most agree at one offs
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from data_tools.audit_content import Fingerprint
 
-BANDS = 4  # of 16 bits, of a frame's hash: near hashes agree in one of them
-NEIGHBOURS = 8  # clips in a row of equal hashes that are compared with each other: chains join longer rows
-MIN_SHARED = {"picture": 3, "sound": 6}  # hashes that two clips share before they are compared
-MAX_HASHES = 20_000_000  # of all sounds together; of larger sets every n-th value is taken, the same in all
+NEIGHBOURS = 8  # clips in a row with the same key that are compared with each other: chains join longer rows
+MIN_SHARED = 2  # keys that two clips share before they are compared
+MAX_KEYS = 20_000_000  # of a whole set; of larger sets every n-th value is taken, the same in all clips
 HAMMING = 10  # of 64 bits by which hashes of the same frame differ at most
 BIN_SECONDS = {"picture": 0.25, "sound": 0.1}
 MIN_SECONDS = 3.0  # that two clips have in common
@@ -67,9 +67,9 @@ def find_pairs(contents: Sequence[Content]) -> list[Pair]:
     """Return every pair of clips that have at least three seconds in common, in the set's order."""
     same_file = set(_same_files(contents))
     pairs = {(a, b): Pair(a, b, "file", 0.0, contents[a].seconds, 1.0, True) for a, b in same_file}
-    seen = dict.fromkeys(_candidates([c.picture.hashes for c in contents], "picture"))
-    heard = dict.fromkeys(_candidates([c.sound.hashes for c in contents], "sound"))
-    for a, b in sorted({**seen, **heard}):
+    seen = _candidates([_picture_keys(content.picture) for content in contents])
+    heard = _candidates([_sound_keys(content.sound) for content in contents])
+    for a, b in sorted({*seen, *heard}):
         if (a, b) not in same_file:
             pair = _compare(contents[a], contents[b], a, b)
             if pair is not None:
@@ -126,27 +126,40 @@ def _same_files(contents: Sequence[Content]) -> Iterator[tuple[int, int]]:
             last[content.sha256] = index
 
 
-def _candidates(hashes: Sequence[np.ndarray], kind: str) -> list[tuple[int, int]]:
-    """Return pairs of clips that share some hashes, or bands of them."""
-    owners = np.repeat(np.arange(len(hashes)), [len(own) for own in hashes])
-    joined = np.concatenate([np.zeros(0, np.uint64), *hashes]).astype(np.uint64)
-    if kind == "sound":
-        thin = -(-len(joined) // MAX_HASHES)
-        chosen = joined % max(thin, 1) == 0
-        columns = [joined[chosen]]
-        owners = owners[chosen]
-    else:
-        columns = [(joined >> np.uint64(16 * band)) & np.uint64(0xFFFF) for band in range(BANDS)]
-    found: list[np.ndarray] = []
-    for values in columns:
-        codes = np.unique(values * np.uint64(len(hashes)) + owners.astype(np.uint64))
-        value, owner = codes // np.uint64(len(hashes)), codes % np.uint64(len(hashes))
-        for step in range(1, NEIGHBOURS + 1):
-            is_same = value[step:] == value[:-step]
-            found.append(owner[:-step][is_same] * np.uint64(len(hashes)) + owner[step:][is_same])
-    pairs, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]), return_counts=True)
-    pairs = pairs[counts >= MIN_SHARED[kind]]
-    return [(int(pair) // len(hashes), int(pair) % len(hashes)) for pair in pairs]
+def _candidates(keys: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Return pairs of clips that share some keys; of many clips with a key those next to each other in the set."""
+    owners = np.repeat(np.arange(len(keys), dtype=np.uint32), [len(own) for own in keys])
+    joined = np.concatenate([np.zeros(0, np.uint64), *keys])
+    chosen = joined % np.uint64(max(-(-len(joined) // MAX_KEYS), 1)) == 0
+    order = np.lexsort((owners[chosen], joined[chosen]))
+    key, owner = joined[chosen][order], owners[chosen][order].astype(np.uint64)
+    is_new = np.append(True, (key[1:] != key[:-1]) | (owner[1:] != owner[:-1])) if len(key) else np.zeros(0, bool)
+    key, owner, count = key[is_new], owner[is_new], np.uint64(len(keys))
+    found = [np.zeros(0, np.uint64)]
+    for step in range(1, NEIGHBOURS + 1):
+        is_same = key[step:] == key[:-step]
+        found.append(owner[:-step][is_same] * count + owner[step:][is_same])
+    pairs, counts = np.unique(np.concatenate(found), return_counts=True)
+    return [(int(pair) // len(keys), int(pair) % len(keys)) for pair in pairs[counts >= MIN_SHARED]]
+
+
+def _picture_keys(picture: Fingerprint) -> np.ndarray:
+    """Return keys of 32 bits, two of the four quarters of each frame's hash: near hashes agree in some."""
+    quarters = [(picture.hashes >> np.uint64(16 * number)) & np.uint64(0xFFFF) for number in range(4)]
+    pairs = list(combinations(range(4), 2))
+    keys = [
+        (np.uint64(number) << np.uint64(32)) | (quarters[a] << np.uint64(16)) | quarters[b]
+        for number, (a, b) in enumerate(pairs)
+    ]
+    return np.unique(np.concatenate(keys))
+
+
+def _sound_keys(sound: Fingerprint) -> np.ndarray:
+    """Return keys of three peaks: of landmarks that begin at the same peak, each with the next."""
+    order = np.lexsort((sound.hashes, sound.times))
+    times, hashes = sound.times[order], sound.hashes[order].astype(np.uint64)
+    is_same = (times[1:] == times[:-1]) & (hashes[1:] != hashes[:-1])
+    return np.unique((hashes[:-1][is_same] << np.uint64(32)) | hashes[1:][is_same])
 
 
 def _compare(first: Content, second: Content, a: int, b: int) -> Pair | None:
