@@ -1,5 +1,6 @@
 """Pipelines: a checkpoint becomes clips, and clips become files."""
 
 from mmdiff.pipelines.joint import JointOutput, JointPipeline
+from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
 
-__all__ = ["JointOutput", "JointPipeline"]
+__all__ = ["JointOutput", "JointPipeline", "SuperResolutionPipeline"]
