@@ -19,6 +19,7 @@ from mmdiff.models.layers import (
     Pointwise,
     SelfAttention,
     VideoConv,
+    activated,
     concatenated,
     configured_by,
     down,
@@ -142,14 +143,14 @@ class ResBlock(nn.Module):
         return self._attend({name: self._branch(name, x[name], time[name]) for name in MODALITIES})
 
     def _branch(self, name: str, x: Tensor, time: Tensor) -> Tensor:
-        hidden = self._resample(self.conv1[name](F.silu(self.norm1[name](x))))
+        hidden = self._resample(self.conv1[name](activated(self.norm1[name], x)))
         x = self._resample(x)
         time = self.time(F.silu(time))
         if self.use_scale_shift_norm:
-            hidden = self.norm2[name](hidden, *time.chunk(2, dim=1))
+            hidden = activated(self.norm2[name], hidden, *time.chunk(2, dim=1))
         else:
-            hidden = self.norm2[name](hidden + time[..., *[None] * (x.ndim - 2)])
-        hidden = self.conv2[name](self.dropout(F.silu(hidden)))
+            hidden = activated(self.norm2[name], hidden + time[..., *[None] * (x.ndim - 2)])
+        hidden = self.conv2[name](self.dropout(hidden))
         return (self.skip[name](x) if self.skip else x) + hidden
 
     def _resample(self, x: Tensor) -> Tensor:
@@ -286,7 +287,7 @@ class CoupledUNet(ModelMixin, ConfigMixin):
             skip = skips.pop()
             x = {name: concatenated(x[name], skip[name]) for name in MODALITIES}
             x = self._run(stage, x, time, remaining)
-        return {name: self.head[name](F.silu(self.norm_out[name](x[name]))) for name in MODALITIES}
+        return {name: self.head[name](activated(self.norm_out[name], x[name])) for name in MODALITIES}
 
     def _shifts(self, video: Tensor, generator: torch.Generator | None, shifts) -> Iterator[Tensor | None]:
         """Return the shift of every cross-modal block that has a window, in the order of the calls."""

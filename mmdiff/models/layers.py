@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmdiff.models.attention import attend
 
@@ -69,6 +70,21 @@ class GroupNorm(nn.GroupNorm):
         if x.device.type == "cpu":
             return F.group_norm(x, self.num_groups, weight, bias, self.eps)
         return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+def activated(norm: GroupNorm, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Return SiLU of the normalised `b c ...`.
+
+    Training keeps its input and no step in between: those are computed again on the way back, which costs a few percent
+    of the time and saves a third of the memory. A compiler chooses for itself.
+    """
+
+    def compute(*inputs: Tensor | None) -> Tensor:
+        return F.silu(norm(*inputs))
+
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return checkpoint(compute, x, scale, shift, use_reentrant=False, preserve_rng_state=False)
+    return F.silu(norm(x, scale, shift), inplace=not torch.is_grad_enabled())
 
 
 class VideoConv(nn.Module):
