@@ -20,8 +20,9 @@ SHRINKING, NEARBY = "area+accurate_rnd+full_chroma_int", "bicubic+accurate_rnd+f
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a stored picture becomes a clip's: scaled to `scaled`, then cropped or padded to `target`, then turned."""
+    """How a stored picture becomes a clip's: `box` is cut from its middle, scaled, padded to `target`, then turned."""
 
+    box: tuple[int, int]
     scaled: tuple[int, int]
     target: tuple[int, int]
 
@@ -35,16 +36,16 @@ def plan_geometry(
     """
     seen = Fraction(width) * aspect, Fraction(height)
     if target is None:
-        box = tuple(max(round(side) // 2 * 2, 16) for side in seen)
+        size = tuple(max(round(side) // 2 * 2, 16) for side in seen)
         is_as_it_is = aspect == 1 and min(width, height) >= 16
-        return Geometry((width, height) if is_as_it_is else box, box)
-    box = target[::-1] if degrees in (90, 270) else target
-    ratios = [Fraction(box[i]) / seen[i] for i in (0, 1)]
+        return Geometry(size if is_as_it_is else (width, height), size, size)
+    size = target[::-1] if degrees in (90, 270) else target
+    ratios = [Fraction(size[i]) / seen[i] for i in (0, 1)]
     if fit == "crop":
-        ratio = max(ratios)
-        return Geometry(tuple(max(_even(side * ratio), box[i]) for i, side in enumerate(seen)), box)
-    ratio = min(ratios)
-    return Geometry(tuple(min(max(_even(side * ratio), 2), box[i]) for i, side in enumerate(seen)), box)
+        kept = size[0] / max(ratios) / aspect, size[1] / max(ratios)
+        box = tuple(side if side - part < 2 else max(_even(part), 2) for side, part in zip((width, height), kept))
+        return Geometry(box, size, size)
+    return Geometry((width, height), tuple(min(max(_even(seen[i] * min(ratios)), 2), size[i]) for i in (0, 1)), size)
 
 
 class PictureFitter:
@@ -84,12 +85,13 @@ class PictureFitter:
             made = matrix or BT709
             usual = USUAL.get(made, (SMPTE170M, SMPTE170M))
             self.tags = (*(k if k not in (0, UNSPECIFIED) else u for k, u in zip(known, usual, strict=True)), made)
-        chain = [("scale", _scale_words(plan, frame, matrix, self.tags[2]))]
-        if self.fit == "pad" and self.target is not None:
+        # swscale reads a part of a picture three times as slowly as a copy of that part.
+        is_part = plan.box != (frame.width, frame.height)
+        chain = [("crop", f"{plan.box[0]}:{plan.box[1]}"), ("copy", "")] if is_part else []
+        chain.append(("scale", _scale_words(plan, matrix, self.tags[2])))
+        if plan.scaled != plan.target:
             left, top = ((plan.target[i] - plan.scaled[i]) // 4 * 2 for i in (0, 1))
             chain.append(("pad", f"{plan.target[0]}:{plan.target[1]}:{left}:{top}"))
-        else:
-            chain.append(("crop", f"{plan.target[0]}:{plan.target[1]}"))
         self._graph = _link(frame, [*chain, *TURNS[degrees], ("setsar", "1"), ("format", "yuv420p")])
         self.size = plan.target[::-1] if degrees in (90, 270) else plan.target
 
@@ -110,9 +112,9 @@ def _link(frame: VideoFrame, chain: list[tuple[str, str]]) -> Graph:
     return graph
 
 
-def _scale_words(plan: Geometry, frame: VideoFrame, matrix: int, made: int) -> str:
+def _scale_words(plan: Geometry, matrix: int, made: int) -> str:
     width, height = plan.scaled
-    is_smaller = 2 * width <= frame.width and 2 * height <= frame.height
+    is_smaller = 2 * width <= plan.box[0] and 2 * height <= plan.box[1]
     words = f"{width}:{height}:flags={SHRINKING if is_smaller else NEARBY}:out_range=limited"
     if matrix != made:
         words += f":in_color_matrix={MATRICES[matrix]}" if matrix in MATRICES else ""
