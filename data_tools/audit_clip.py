@@ -99,6 +99,7 @@ def _video_columns(video: VideoFacts) -> dict[str, Any]:
         "rotation": video.rotation,
         "video_start_seconds": float(video.start or 0),
         "video_seconds": float(video.seconds),
+        "hidden_ms": 1000 * float(video.hidden),
         "is_variable_frame_rate": video.is_variable,
         "longest_frame_ms": 1000 * float(max(video.gaps, default=0) * video.tick),
     }

@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "longest_frame_ms": (NUMBER, "longest time from one frame to the next"),
     "video_start_seconds": (NUMBER, "when the first frame is shown"),
     "video_seconds": (NUMBER, "from the first frame to the end of the last"),
+    "hidden_ms": (NUMBER, "picture that the file holds before its first shown frame, hidden by an edit list"),
     "audio_codec": (TEXT, ""),
     "sample_rate": (WHOLE, "Hz"),
     "channels": (WHOLE, ""),
@@ -146,6 +147,12 @@ def _holes(row: Mapping) -> Fault | None:
     return Fault("sound holes", 50, missing, text) if missing > HOLE_MS else None
 
 
+def _hidden(row: Mapping) -> Fault | None:
+    hidden = row["hidden_ms"] or 0
+    text = f"{hidden:.0f} ms of picture are hidden before the beginning: readers that count frames see them"
+    return Fault("hidden picture", 55, hidden, text) if hidden > _frame_ms(row) else None
+
+
 def _decoding(row: Mapping) -> Fault | None:
     count = row["num_faults"] or 0
     text = f"{count} packets or frames cannot be decoded" + (f" ({row['error']})" if row["error"] else "")
@@ -197,8 +204,8 @@ def _peak(row: Mapping) -> Fault | None:
 
 
 CHECKS = (
-    _truncated, _no_stream, _decoding, _start_gap, _leak, _duration_gap, _holes, _offset, _duplicate, _variable,
-    _narrow, _peak,
+    _truncated, _no_stream, _decoding, _start_gap, _hidden, _leak, _duration_gap, _holes, _offset, _duplicate,
+    _variable, _narrow, _peak,
     _share("silence_ratio", "silent", 35, SILENT_SHARE, "{:.0%} of the sound is silence"),
     _share("frozen_ratio", "frozen", 30, FROZEN_SHARE, "the picture stands still for {:.0%} of its duration"),
     _share("black_ratio", "black", 25, BLACK_SHARE, "the picture is black for {:.0%} of its duration"),

@@ -35,6 +35,7 @@ class VideoFacts:
     last_start: Fraction = Fraction(0)
     num_frames: int = 0
     num_corrupt: int = 0
+    hidden: Fraction = Fraction(0)  # seconds of picture that lie in the file before what is presented first
     tick: Fraction = Fraction(1, 1000)
     gaps: Counter = field(default_factory=Counter)  # from one frame to the next, in ticks
 
@@ -134,6 +135,8 @@ class _Reader:
 
     def read(self) -> Decoded:
         for packet in self.container.demux(self.streams):
+            if packet.stream.type == "video" and packet.pts is not None:
+                self.video.hidden = max(self.video.hidden, self.zero - packet.pts * packet.time_base)
             try:
                 frames = packet.decode()
             except av.error.EOFError:

@@ -74,10 +74,19 @@ def _clicks(times: np.ndarray, events: np.ndarray, rng: np.random.Generator) -> 
     return wave
 
 
-def copy_packets(source: Path, target: Path, start: float, seconds: float) -> Path:
-    """Cut as `ffmpeg -i source -ss start -t seconds -c copy` does: packets as they are, from a key frame on."""
+def copy_packets(source: Path, target: Path, start: float, seconds: float, *, with_lead: bool = False) -> Path:
+    """Cut as `ffmpeg -i source -ss start -t seconds -c copy` does: packets as they are, from a key frame on.
+
+    with_lead: as with `-ss` before `-i`, from the key frame before the start, hidden by an edit list.
+    """
     with av.open(str(source)) as read, av.open(str(target), "w") as write:
         streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
+        begins = {stream.index: start for stream in read.streams}
+        if with_lead:
+            packets = [packet for packet in read.demux(video=0) if packet.is_keyframe and packet.pts is not None]
+            times = [float(packet.pts * packet.time_base) for packet in packets]
+            begins[packets[0].stream_index] = max(time for time in times if time <= start)
+            read.seek(0)
         has_begun: set[int] = set()
         for packet in read.demux():
             if packet.dts is None:
@@ -85,7 +94,7 @@ def copy_packets(source: Path, target: Path, start: float, seconds: float) -> Pa
             time = float(packet.pts * packet.time_base)
             number = packet.stream_index
             is_ready = packet.stream.type == "audio" or packet.is_keyframe or number in has_begun
-            if start <= time < start + seconds and is_ready:
+            if begins[number] <= time < start + seconds and is_ready:
                 has_begun.add(number)
                 shift = round(start / packet.time_base)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift

@@ -46,6 +46,12 @@ def test_stream_copies_are_found_and_their_gaps_are_measured(source, tmp_path, e
         assert "4000 ms less than the sound" in faults(row)["duration gap"]
 
 
+def test_picture_hidden_by_an_edit_list_is_no_gap_but_told(source, tmp_path):
+    row = columns(copy_packets(source, tmp_path / "copy.mp4", 7.3, 8, with_lead=True))
+    assert abs(row["start_gap_ms"]) < FRAME_MS and abs(row["duration_gap_ms"]) < FRAME_MS and row["num_frames"] == 200
+    assert row["hidden_ms"] == pytest.approx(2300, abs=FRAME_MS) and set(faults(row)) == {"hidden picture"}
+
+
 @pytest.mark.parametrize("shift", [0.3, -0.25])
 def test_a_shift_of_the_sound_is_measured(tmp_path, shift):
     row = columns(write_source(tmp_path / "late.mp4", seconds=24, shift_seconds=shift))
