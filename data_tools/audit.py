@@ -24,7 +24,7 @@ from data_tools.engine import ENGINES, Crash, run_pool, run_ray
 
 FOLDER_NAME = "audit"
 JOURNAL_NAME = ".measures.jsonl"
-VERSION = 2  # of what the journal holds; raised with every change of a measure
+VERSION = 3  # of what the journal holds; raised with every change of a measure
 MAX_LEAKS = 5
 
 

@@ -72,7 +72,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
 SILENT_SHARE, BLACK_SHARE, FROZEN_SHARE, BARS_SHARE, CLIPPED_SHARE = 0.8, 0.1, 0.3, 0.05, 0.001
 HOLE_MS = 10.0
 SOUND_EARLY_MS, SOUND_LATE_MS = -90.0, 185.0  # what viewers accept (ITU-R BT.1359-1)
-SURE = 6.0  # of `sync_confidence`: an offset is called a fault only from here on
 NARROW_KHZ = 4.0
 
 
@@ -172,7 +171,7 @@ def _duplicate(row: Mapping) -> Fault | None:
 
 def _offset(row: Mapping) -> Fault | None:
     offset = row["sync_offset_ms"]
-    if offset is None or SOUND_EARLY_MS <= offset <= SOUND_LATE_MS or row["sync_confidence"] < SURE:
+    if offset is None or SOUND_EARLY_MS <= offset <= SOUND_LATE_MS:
         return None
     late = "late" if offset > 0 else "early"
     return Fault("out of sync", 45, abs(offset), f"the sound comes {abs(offset):.0f} ms {late}")

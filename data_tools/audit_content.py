@@ -23,7 +23,8 @@ PEAK_REACH = (5, 12)  # frames and bins around a peak that hold no higher one
 PEAK_FLOOR_DB = 50.0  # below the loudest moment of a stretch there are no peaks
 FAN_OUT, NEAREST, FURTHEST, WIDEST = 4, 2, 40, 96  # pairs of each peak; frames, frames, bins between the two
 REACH_SECONDS = 2.0  # the largest offset between sound and picture that is looked for
-MIN_MATCHED, MIN_CONFIDENCE, NEARLY = 5, 3.0, 0.9
+MIN_MATCHED, NEARLY = 5, 0.9
+MIN_CONFIDENCE, SURE = 3.0, 6.0  # at no offset, and at others: there are many
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def compare_onsets(heard: np.ndarray, seen: np.ndarray, fps: Fraction) -> dict[s
     counted in a window of twice the tolerance that slides over them; of the places nearly as full as the fullest it is
     the one nearest to 0 (a beat agrees with itself one beat later, too). The confidence is how improbable so full a
     place is by chance: -log10 of the Poisson tail times the number of places. An offset is told only where at least
-    five events agree with a confidence of at least 3; music, cuts and camera moves often allow none.
+    five events agree, with a confidence of 3, or of 6 away from 0; music, cuts and camera moves often allow none.
     """
     tolerance = default_tolerance(fps)
     columns: dict[str, Any] = {
@@ -171,7 +172,9 @@ def compare_onsets(heard: np.ndarray, seen: np.ndarray, fps: Fraction) -> dict[s
     if counts.max() >= MIN_MATCHED and confidence >= MIN_CONFIDENCE:
         full = np.flatnonzero(counts >= NEARLY * counts.max())
         offsets = [float(np.median(apart[at : at + counts[at]])) for at in full]
-        columns["sync_offset_ms"] = 1000 * min(offsets, key=abs)
+        nearest = min(offsets, key=abs)
+        if abs(nearest) <= tolerance or confidence >= SURE:
+            columns["sync_offset_ms"] = 1000 * nearest
     return columns
 
 

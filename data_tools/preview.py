@@ -4,10 +4,14 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from PIL import Image
 from tqdm import tqdm
 
@@ -18,6 +22,7 @@ from data_tools.engine import Crash, run_pool
 from mmdiff.media.container import find_audio, find_video, frames_from, native_fps, open_media, presentation_zero
 
 PAGE_NAME = "preview.html"
+MAX_FRAMES = 300  # that are decoded for one thumbnail
 COLUMNS = (
     ("video_seconds", "seconds", 3),
     ("frames_per_second", "frames a second", 3),
@@ -50,7 +55,7 @@ def write_preview(folder: Path, output: Path, *, most: int, workers: int = 1) ->
         glances[number] = found if isinstance(found, Glance) else _failed(found)
     cards = [_card(data, row, glances[number], output, number) for number, row in enumerate(rows)]
     shown = f"{count} of {len(data.rows)}, spread evenly." if count < len(data.rows) else f"All {count}."
-    told = f"{len(data.rows)} clips. Nothing was measured; `mmdiff-data audit` does."
+    told = f"{len(data.rows)} clips. Nothing was measured here; mmdiff-data audit measures."
     return render_page(output / PAGE_NAME, f"Clips of {data.folder}", told, shown, cards, COLUMNS, {}, {})
 
 
@@ -67,7 +72,7 @@ def glance_at(path: Path, tell: Callable[[dict], None] = lambda message: None) -
             for number in range(NUM_THUMBNAILS):
                 tell({})
                 at = presentation_zero(container) + (number + Fraction(1, 2)) * seconds / NUM_THUMBNAILS
-                frame = next(frames_from(container, video, at), None)
+                frame = _frame_at(container, video, at)
                 images += [thumbnail(frame)] if frame is not None else []
             values = {
                 "video_seconds": float(seconds), "frames_per_second": float(native_fps(video)),
@@ -77,6 +82,15 @@ def glance_at(path: Path, tell: Callable[[dict], None] = lambda message: None) -
             return Glance(_join(images), f"{video.width}×{video.height}", values, fault)
     except ValueError as error:
         return Glance(b"", "", {}, str(error).removeprefix(f"{path}: "))
+
+
+def _frame_at(container: InputContainer, video: VideoStream, seconds: Fraction) -> VideoFrame | None:
+    """Return the first frame from a time on, or the last of so many after a key frame."""
+    frame = None
+    for frame in islice(frames_from(container, video, seconds), MAX_FRAMES):
+        if frame.pts * video.time_base >= seconds:
+            break
+    return frame
 
 
 def _join(images: list[np.ndarray]) -> bytes:

@@ -47,7 +47,7 @@ CLEAN = {
     "clipped": "clipped_ratio < 0.001",
     "loudness": "-45 < lufs < -5",
     "bandwidth": "bandwidth_khz >= 4",
-    "sync": "sync_offset_ms == null or sync_confidence < 6 or -90 <= sync_offset_ms <= 185",
+    "sync": "sync_offset_ms == null or -90 <= sync_offset_ms <= 185",
 }
 PRESETS = {"paired": PAIRED, "unique": UNIQUE, "clean": {**PAIRED, **UNIQUE, **CLEAN}}
 
