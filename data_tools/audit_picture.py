@@ -48,6 +48,7 @@ class PictureMeter:
     def push(self, frame: VideoFrame, start: float, end: float) -> np.ndarray:
         """Take the frame that is shown from `start` to `end`; return it as uint8 `32 32 3`."""
         small = self.reformatter.reformat(frame, SMALL, SMALL, "rgb24", interpolation=Interpolation.AREA).to_ndarray()
+        small = np.rot90(small, TURNS.get(round(frame.rotation) % 360, 0))
         luma = small @ LUMA
         self.black.push(float((luma < 255 * BLACK_LUMA).mean()) >= BLACK_SHARE, start, end)
         is_still = self.anchor is not None and int(np.abs(small.astype(np.int16) - self.anchor).max()) <= FROZEN_STEPS

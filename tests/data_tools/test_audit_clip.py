@@ -1,11 +1,15 @@
 """One clip's measures: gaps to the millisecond in every container, and faults of the picture where they were put."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_tools.audit_clip import measure_clip
 from data_tools.audit_columns import blank_row, find_faults
 from tests.data_tools.audit_media import SHARED, copy_packets, write_source
+from tests.media.foreign import turn
 
 FRAME_MS = 40
 
@@ -97,6 +101,18 @@ def test_black_frozen_and_barred_pictures(tmp_path):
     assert row["frozen_spans"][0] == pytest.approx([1.0, 2.6], abs=0.15)  # an encoder takes some frames to settle
     assert row["bars"] == pytest.approx([0.125, 0.125, 0, 0]) and row["bars_ratio"] == pytest.approx(0.25)
     assert set(faults(row)) == {"black", "frozen", "bars", "narrow band"}  # a lone sine has no band to speak of
+
+
+def test_turned_pictures_stand_upright(tmp_path):
+    """A phone's picture, stored lying: bars at its sides are stored above and below."""
+    scene = np.random.default_rng(0).integers(60, 200, (8, 12, 3)).repeat(8, 0).repeat(8, 1)
+    scene[:8] = scene[-8:] = 0
+    path = turn(write_source(tmp_path / "x.mp4", seconds=2, picture=lambda k: np.roll(scene, 5 * k, 1)), 90)
+    measures = measure_clip(path)
+    row = measures.columns
+    assert (row["width"], row["height"], row["rotation"]) == (64, 96, 270)
+    assert row["bars"] == pytest.approx([0, 0, 0.125, 0.125])
+    assert Image.open(io.BytesIO(measures.strip)).size == (4 * 48, 72)
 
 
 def test_silent_sound_and_missing_streams(tmp_path):

@@ -9,10 +9,13 @@ import pytest
 from data_tools.cli import main
 from mmdiff.data.manifest import read_manifest
 
+LOOKING = ("audit", "filter", "verify", "preview", "stats", "card")
 HEAVY = ("numpy", "torch", "av", "soxr", "vizdoom", "tqdm", "mmdiff")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["synthesize", "--help"], ["record", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["synthesize", "--help"], ["record", "--help"], *([name, "--help"] for name in LOOKING)]
+)
 def test_help_shows_an_example_and_imports_nothing_heavy(words):
     program = (
         "import sys\nfrom data_tools.cli import main\n"
