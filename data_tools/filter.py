@@ -24,6 +24,7 @@ from data_tools.dataset import (
     STATS_NAME,
     VIDEO_ENDINGS,
     Row,
+    open_set,
     read_rejects,
     summarize,
     write_parquet,
@@ -31,6 +32,7 @@ from data_tools.dataset import (
     write_text,
 )
 from data_tools.rules import Rule, parse_rule
+from data_tools.set_card import write_set_card
 from mmdiff.data.manifest import SPLITS
 
 CONFIG_NAME = "config.yaml"
@@ -106,6 +108,8 @@ def write_kept(verdict: Verdict, out: Path) -> dict[str, Any]:
     stats = summarize(rows, rejects)
     write_text(out / STATS_NAME, json.dumps(stats, indent=2, sort_keys=True) + "\n")
     write_set(out, rows)
+    if rows:
+        write_set_card(open_set(out), overwrite=True)
     return stats
 
 
@@ -174,10 +178,10 @@ def _manifest_row(row: Mapping[str, Any], own: Row, names: set[str]) -> dict[str
         "begin_seconds": max(row["video_start_seconds"], row["audio_start_seconds"]),
         "is_variable_frame_rate": row["is_variable_frame_rate"],
     }  # fmt: skip
-    measured = {name: rounded(row[name]) for name in COLUMNS if name not in ("key", "path", "split")}
     listed = {name: value for name, value in own.values.items() if name not in ("file_name", "path")}
+    measured = {name: rounded(row[name]) for name in COLUMNS if name not in needed}
     place = {"path": f"files/{split}/{key}{Path(row['path']).suffix.lower()}", "key": key, "split": split}
-    return {**measured, **needed, **listed, **place, "sha256": row["sha256"]}
+    return {**needed, **listed, **measured, **place}
 
 
 def _key_for(text: str, names: set[str]) -> str:

@@ -61,6 +61,7 @@ def test_what_passes_is_a_set_of_its_own(folder, tmp_path, capsys):
     assert lines == read_rejects(out)
     table = parquet.read_table(out / "manifest.parquet").to_pylist()
     assert table[0]["lufs"] < 0 and table[0]["start_gap_ms"] == 0
+    assert "2 clips of 2 sources" in (out / "README.md").read_text()
     assert json.loads((out / "stats.json").read_text())["rejects"] == {"readable": 1, "silence": 1, "start gap": 1}
     assert sorted(path for path in folder.rglob("*.mp4")) == before
 
