@@ -94,7 +94,7 @@ def frames_from(container: InputContainer, stream: Stream, seconds: Fraction) ->
             break
         ticks = math.floor((seconds - lead) / stream.time_base)
         container.seek(ticks, stream=stream, backward=True, any_frame=False)
-        frames = (frame for frame in container.decode(stream) if frame.pts is not None)
+        frames = _decode_sought(container, stream)
         first = next(frames, None)
         if first is not None and first.pts * stream.time_base <= seconds:
             yield from chain([first], frames)
@@ -105,6 +105,24 @@ def frames_from(container: InputContainer, stream: Stream, seconds: Fraction) ->
         ticks = math.floor((beginning - early) / stream.time_base)
         container.seek(ticks, stream=stream, backward=True, any_frame=False)
     yield from (frame for frame in container.decode(stream) if frame.pts is not None)
+
+
+def _decode_sought(container: InputContainer, stream: Stream) -> Iterator[Frame]:
+    """Decode after a seek; program streams let one land within a packet, whose rest is taken for something else."""
+    has_begun = False
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            if has_begun:
+                raise
+            continue
+        for frame in frames:
+            if not has_begun and stream.type == "audio" and frame.sample_rate != stream.sample_rate:
+                continue
+            has_begun = True
+            if frame.pts is not None:
+                yield frame
 
 
 def as_start(path: str | Path, start: Fraction | float) -> Fraction:

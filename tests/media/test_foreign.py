@@ -19,6 +19,7 @@ CASES = {
     "b_frames.mov": {}, "aac.mkv": {}, "mp3.mp4": {"audio": "libmp3lame"}, "pcm.mov": {"audio": "pcm_s16le"},
     "opus.mkv": {"audio": "libopus"}, "flac.mkv": {"audio": "flac"}, "ac3.mkv": {"audio": "ac3"}, "clock.ts": {},
     "mp3.mkv": {"audio": "libmp3lame"}, "flash.flv": {"tick": MILLISECOND},
+    "program.mpg": {"video": "mpeg2video", "audio": "mp2", "tick": Fraction(1, 25)},
 }  # fmt: skip
 
 
