@@ -32,6 +32,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     mixed_precision: str = "no"
     gradient_checkpointing: bool = False
+    compile: bool = False  # torch.compile: worth its minutes on a GPU, not on a CPU
     log_every: int = 10
     preview_every: int = 0  # 0: never
     checkpoint_every: int = 500

@@ -136,6 +136,8 @@ class Trainer:
             task.load_weights(config.initialize_from)
         if config.gradient_checkpointing:
             task.network.enable_gradient_checkpointing()
+        if config.compile:
+            task.network.compile()
         task.to(accelerator.device)
         task.network.train()
         self.average = MovingAverage(task.network, config.ema_decay)

@@ -195,3 +195,12 @@ def test_a_dry_run_prints_the_recipe_and_writes_nothing(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "max_steps: 6" in printed and "random clips" in printed and "0.00 M parameters" in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_network_is_saved_under_its_own_names(tmp_path):
+    with torch.compiler.set_stance("force_eager"):  # the wiring alone: a compiler takes minutes on a CPU
+        run_toy(toy_recipe(tmp_path / "compiled", compile=True, max_steps=2))
+    run_toy(toy_recipe(tmp_path / "plain", max_steps=2))
+    assert read_metrics(tmp_path / "compiled")[-1]["loss"] == read_metrics(tmp_path / "plain")[-1]["loss"]
+    names = [set(load_file(next((tmp_path / name / "export").rglob("*.safetensors")))) for name in ("compiled", "plain")]
+    assert names[0] == names[1]
