@@ -202,5 +202,5 @@ def test_a_compiled_network_is_saved_under_its_own_names(tmp_path):
         run_toy(toy_recipe(tmp_path / "compiled", compile=True, max_steps=2))
     run_toy(toy_recipe(tmp_path / "plain", max_steps=2))
     assert read_metrics(tmp_path / "compiled")[-1]["loss"] == read_metrics(tmp_path / "plain")[-1]["loss"]
-    names = [set(load_file(next((tmp_path / name / "export").rglob("*.safetensors")))) for name in ("compiled", "plain")]
-    assert names[0] == names[1]
+    compiled, plain = (load_file(tmp_path / name / "export/network.safetensors") for name in ("compiled", "plain"))
+    assert compiled.keys() == plain.keys()
