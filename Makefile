@@ -27,8 +27,9 @@ test-all: $(STAMP)  ## the tests, slow ones too
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 
-bench: $(STAMP)  ## speed of readers, loader, network and sampler on this machine
+bench: $(STAMP)  ## speed of network, sampler, readers, loader and cutting on this machine
 	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench_cut.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) out build *.egg-info

@@ -291,10 +291,10 @@ class CoupledUNet(ModelMixin, ConfigMixin):
 
     def _shifts(self, video: Tensor, generator: torch.Generator | None, shifts) -> Iterator[Tensor | None]:
         """Return the shift of every cross-modal block that has a window, in the order of the calls."""
-        count = len(self.windowed_blocks)
-        if shifts is None:
+        count, has_shifts = len(self.windowed_blocks), self.settings.cross_attention_shift
+        if shifts is None and has_shifts:
             shifts = self.draw_shifts(video.shape[2], generator)
-        if shifts is None:
+        if shifts is None or (len(shifts) == 0 and not has_shifts):
             return iter([None] * count)
         if len(shifts) != count:
             raise ValueError(f"model: {len(shifts)} shifts are given for {count} cross-modal blocks with a window")

@@ -134,6 +134,18 @@ def test_the_network_compiles_without_a_graph_break():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one for every shift
 
 
+def test_a_network_without_shifts_needs_none_and_a_wrong_number_is_refused():
+    noisy, timesteps = tiny_inputs()
+    network = randomised(cross_attention_shift=False)
+    assert network.draw_shifts(4) is None
+    plain, told = network(noisy, timesteps), network(noisy, timesteps, shifts=[])
+    zeros = randomised()(noisy, timesteps, shifts=[0] * len(network.windowed_blocks))
+    assert all(torch.equal(plain[name], told[name]) for name in plain)
+    assert all(torch.allclose(plain[name], zeros[name], atol=1e-5) for name in plain)
+    with pytest.raises(ValueError, match="2 shifts are given"):
+        randomised()(noisy, timesteps, shifts=[0, 0])
+
+
 def test_attention_backends_agree_and_others_are_refused():
     network = randomised()
     noisy, timesteps = tiny_inputs()
