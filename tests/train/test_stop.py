@@ -21,12 +21,14 @@ def test_a_scheduler_may_repeat_itself(number):
 
 def test_a_second_ctrl_c_ends_the_process(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with StopRequest() as request:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         assert request.is_made
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_under_torchrun_ctrl_c_may_arrive_twice(monkeypatch):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from launch import read_metrics, run_ranks
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,14 +18,6 @@ from toy import ToyData, ToyRecipe, ToyTask, run_toy
 from mmdiff.train.monitor import check_groups, coverage, gradient_norms
 from mmdiff.train.optim import MovingAverage, TrainConfig, learning_rate
 from mmdiff.train.trainer import MAX_BAD_STEPS, Trainer, run_training
-
-
-@pytest.fixture(autouse=True)
-def any_precision():
-    """Let the next run in this process choose its own precision: accelerate keeps the first one's."""
-    AcceleratorState._reset_state()
-    yield
-    AcceleratorState._reset_state()
 
 
 def toy_recipe(folder: Path, data: ToyData | None = None, dropout: float = 0.0, **train) -> ToyRecipe:
