@@ -15,7 +15,7 @@ from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
 from mmdiff.diffusion.objective import add_noise, draw_timesteps, min_snr_weight, per_example_mse, target
 from mmdiff.diffusion.sampling import sample
-from mmdiff.diffusion.schedule import DiffusionConfig, make_sampler, make_scheduler
+from mmdiff.diffusion.schedule import DiffusionConfig, exact_alphas_cumprod, make_samplers, make_scheduler
 from mmdiff.diffusion.variance import split_learned_range, variational_bound
 from mmdiff.media import Clip
 from mmdiff.models import CoupledUNet, CoupledUNetConfig, PixelCodec, WaveformCodec
@@ -63,6 +63,7 @@ class JointTask(nn.Module):
         self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
         self.network = CoupledUNet(**asdict(recipe.model))
         self.scheduler = make_scheduler(recipe.diffusion)
+        self.alphas = exact_alphas_cumprod(self.scheduler)
 
     def loader(self, *, rank: int, world_size: int) -> Any:
         """Return the endless, resumable stream of training batches of this rank."""
@@ -98,7 +99,7 @@ class JointTask(nn.Module):
         """Return the loss, each modality's share, and the latter by quartiles of diffusion time."""
         diffusion = self.recipe.diffusion
         clean = self.encode(batch)
-        alphas = self.scheduler.alphas_cumprod
+        alphas = self.alphas
         timesteps = draw_timesteps(
             len(clean["video"]), tuple(clean), diffusion.num_train_timesteps, diffusion.timestep_mode, generator
         )
@@ -144,8 +145,7 @@ class JointTask(nn.Module):
         }
         latents = sample(
             lambda state, timesteps: network(state, timesteps, generator=generator),
-            {name: make_sampler("ddim", self.scheduler) for name in shapes},
-            noisy, clean={}, num_inference_steps=20,
+            make_samplers("ddim", self.scheduler, tuple(shapes)), noisy, num_inference_steps=20,
         )  # fmt: skip
         decoded = {name: codec.decode(latents[name]) for name, codec in self.codecs.items()}
         return to_clips(decoded["video"], decoded["audio"][..., : self.spec.num_samples], self.spec)
