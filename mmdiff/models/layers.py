@@ -163,6 +163,14 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
+def cast_but_norms(network: nn.Module, dtype: torch.dtype) -> None:
+    """Give a network another precision, all but its group norms, which compute in float32."""
+    nn.Module.to(network, dtype)
+    for module in network.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.float()
+
+
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
     """Return the sinusoids `b width` of the timesteps `b`: cosines, then sines, in float32."""
     half = width // 2

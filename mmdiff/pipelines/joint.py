@@ -24,6 +24,7 @@ from mmdiff.diffusion.dpm_solver import DPMSolver
 from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import check_same_schedule, make_samplers
 from mmdiff.media import Clip, ClipSpec
+from mmdiff.models.layers import cast_but_norms
 from mmdiff.pipelines.given import Content, Span, check_given
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -89,10 +90,7 @@ class JointPipeline(DiffusionPipeline):
         parts = load_components(find_model(pretrained_model_name_or_path, revision))
         pipe = cls(parts.denoiser, parts.video_codec, parts.audio_codec, parts.scheduler, parts.clip)
         if torch_dtype is not None:
-            nn.Module.to(pipe.denoiser, torch_dtype)
-            for module in pipe.denoiser.modules():
-                if isinstance(module, nn.GroupNorm):  # it computes in float32
-                    module.float()
+            cast_but_norms(pipe.denoiser, torch_dtype)
         return pipe if device is None else pipe.to(device)
 
     def save_pretrained(self, save_directory: str | Path) -> None:

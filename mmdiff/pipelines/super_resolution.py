@@ -18,6 +18,7 @@ from mmdiff.checkpoint import (
 )
 from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import make_samplers
+from mmdiff.models.layers import cast_but_norms
 from mmdiff.pipelines.joint import find_model
 
 # Those that add no noise on their way: what they make of a frame depends on the frame and its first noise alone.
@@ -54,10 +55,7 @@ class SuperResolutionPipeline(DiffusionPipeline):
         parts = load_super_resolution(find_model(pretrained_model_name_or_path, revision))
         pipe = cls(parts.denoiser, parts.scheduler, parts.sizes)
         if torch_dtype is not None:
-            nn.Module.to(pipe.denoiser, torch_dtype)
-            for module in pipe.denoiser.modules():
-                if isinstance(module, nn.GroupNorm):  # it computes in float32
-                    module.float()
+            cast_but_norms(pipe.denoiser, torch_dtype)
         return pipe if device is None else pipe.to(device)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
