@@ -108,7 +108,7 @@ def _summarize(report, is_json: bool) -> int:
     for name, split in stats["splits"].items():
         print(f"{name:<12}{split['clips']:>7}{split['sources']:>9}{split['hours']:>8.2f}")
     for line in report.rejects[:10]:
-        print(f"left out: {line['source']}: {line['rule']}: {line['reason']}")
+        print(f"left out: {line['source']}: {line['reason']}")
     if len(report.rejects) > 10:
         print(f"and {len(report.rejects) - 10} more, in rejects.parquet")
     print(f"wrote {report.output / 'manifest.jsonl'}")
