@@ -24,6 +24,8 @@ CORE = [
 EXTRAS = {
     "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound
     "data": ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"],
+    "caption": ["transformers>=5.23,<5.24"],  # also text embeddings
+    "download": ["yt-dlp>=2025.1"],  # joins picture and sound with the system's ffmpeg
     "ray": ["ray>=2.50"],
     "decord": ["decord==0.6.0"],
     "dev": [

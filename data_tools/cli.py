@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.audit_cli import add_commands as add_audit_commands
+from data_tools.caption_cli import add_caption_commands
 from data_tools.cut_cli import add_cut
 
 NAMES = ("impacts", "concert")
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_record(commands)
     add_cut(commands)
     add_audit_commands(commands)
+    add_caption_commands(commands)
     return parser
 
 

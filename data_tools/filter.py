@@ -101,7 +101,7 @@ def write_kept(verdict: Verdict, out: Path) -> dict[str, Any]:
         row = _manifest_row(audit.rows[index], audit.data.rows[index], names)
         target = out / row["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        _link(audit.data.file(audit.data.rows[index]), target)
+        link_file(audit.data.file(audit.data.rows[index]), target)
         rows.append(row)
     rejects = [*read_rejects(audit.data.folder), *verdict.rejects]
     _write_rejects(out, rejects)
@@ -196,7 +196,7 @@ def _key_for(text: str, names: set[str]) -> str:
     return key
 
 
-def _link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
     """Give a file a second name; where the file system cannot, copy it."""
     try:
         os.link(source.resolve(), target)
