@@ -22,7 +22,7 @@ def _add_caption(commands) -> None:
         "  MODEL      an image-to-text or vision-language model of transformers, by hub id or folder;\n"
         "             safetensors only, no code of the model's is run (pip install 'mmdiff[caption]')",
         epilog="examples:\n  mmdiff-data caption data/impacts --captioner benchmark --dry-run\n"
-        "  mmdiff-data caption data/concerts --captioner Salesforce/blip-image-captioning-base -o data/captioned",
+        "  mmdiff-data caption data/concerts --captioner Salesforce/blip-image-captioning-large -o data/captioned",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(handler=_caption)
@@ -32,7 +32,7 @@ def _add_caption(commands) -> None:
     parser.add_argument("--sidecars", type=Path, metavar="DIR", help="where to look for texts, before the set itself")
     parser.add_argument("--frames", type=int, default=4, metavar="N", help="that a model sees (default: %(default)s)")
     parser.add_argument("--prompt", default="", help="what a vision-language model is asked (default: one sentence)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="pass over clips that have a caption")
     _add_common(parser)
 
@@ -54,7 +54,7 @@ def _add_encode(commands) -> None:
     parser.add_argument("--codecs", type=Path, required=True, metavar="FOLDER", help="a joint model's folder")
     parser.add_argument("--text-model", default="", metavar="ID", help="text encoder of transformers: hub id or folder")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="(default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
     _add_common(parser)
 
 
@@ -83,6 +83,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _caption(options: argparse.Namespace) -> int:
     from data_tools.caption import BenchmarkCaptioner, SidecarCaptioner, caption_set
 
+    _check_device(options.device)
     if options.frames < 1:
         raise ValueError(f"--frames is {options.frames}; give at least 1")
     if options.captioner == "sidecar":
@@ -105,6 +106,7 @@ def _caption(options: argparse.Namespace) -> int:
 def _encode(options: argparse.Namespace) -> int:
     from data_tools.encode import encode_set, load_codecs
 
+    _check_device(options.device)
     codecs = load_codecs(options.codecs, options.device)
     encoder = None
     if options.text_model:
@@ -133,6 +135,14 @@ def _download(options: argparse.Namespace) -> int:
     line = f"fetched {told['fetched']} of {told['listed']} recordings, {told['present']} were there: {told['output']}"
     _report(options, told | {"faults": told["failed"]}, line)
     return 1 if told["failed"] else 0
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device is cuda, but torch finds no GPU here; use cpu")
 
 
 def _report(options: argparse.Namespace, told: dict, line: str) -> int:
