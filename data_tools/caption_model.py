@@ -50,10 +50,14 @@ class ModelCaptioner:
         )  # fmt: skip
 
     def _generate(self, inputs: Any) -> list[str]:
-        inputs = inputs.to(self.device)
+        inputs = {name: self._placed(tensor) for name, tensor in inputs.items()}
         tokens = self.network.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
         given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
         return [text.strip() for text in self.processor.batch_decode(tokens[:, given:], skip_special_tokens=True)]
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        """Return a tensor where the network is, pictures in its precision."""
+        return tensor.to(self.device, self.network.dtype if tensor.is_floating_point() else None)
 
 
 class TextEncoder:

@@ -142,6 +142,22 @@ def test_a_model_captions_what_it_sees(folder, tmp_path, capsys):
     assert captions(folder) == first
 
 
+def test_a_model_with_a_chat_template_is_asked_about_all_frames_at_once(tmp_path):
+    pytest.importorskip("transformers")
+    from data_tools.caption_model import ModelCaptioner
+    from tests.data_tools.tiny_models import write_llava
+
+    captioner = ModelCaptioner(str(write_llava(tmp_path / "llava")), num_frames=2, prompt="ball", max_new_tokens=12)
+    frames = np.random.default_rng(0).integers(0, 255, (2, 40, 50, 3), dtype=np.uint8)
+    said = captioner.caption(frames, None)
+    assert said and said == captioner.caption(frames, None)
+    assert captioner.caption(frames[::-1], None) != said  # it sees both, in their order
+    captioner.prompt = "drum on wood"
+    assert captioner.caption(frames, None) != said
+    captioner.network.bfloat16()  # as many models on the hub are stored
+    assert captioner.caption(frames, None)
+
+
 def test_a_model_is_loaded_from_safetensors_alone(folder, tmp_path, capsys):
     pytest.importorskip("transformers")
     model = tmp_path / "model"

@@ -6,6 +6,11 @@ import torch
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ball", "on", "wood", "light", "drum", *LETTERS]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[CLS]{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}[SEP]{% endfor %}"
+)
 
 
 def write_blip(folder: Path, seed: int = 0) -> Path:
@@ -45,3 +50,33 @@ def _tokenizer():
     from transformers import BertTokenizer
 
     return BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
+
+
+def write_llava(folder: Path, seed: int = 0) -> Path:
+    """Write a vision-language model with a chat template: two layers, 32 x 32 pixels, any number of pictures."""
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = _tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    vision = CLIPVisionConfig(**small, image_size=32, patch_size=8, projection_dim=32, initializer_factor=20.0)
+    text = LlamaConfig(**small, vocab_size=len(WORDS) + 1, bos_token_id=2, eos_token_id=3, pad_token_id=0,
+                       num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.5)  # fmt: skip
+    torch.manual_seed(seed)
+    network = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=len(WORDS), vision_feature_layer=-1)
+    )
+    network.save_pretrained(folder)
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(
+        pictures, tokenizer, patch_size=8, vision_feature_select_strategy="default", image_token="<image>",
+        num_additional_image_tokens=1, chat_template=CHAT_TEMPLATE,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
