@@ -9,6 +9,7 @@ from pathlib import Path
 from data_tools.audit_cli import add_commands as add_audit_commands
 from data_tools.caption_cli import add_caption_commands
 from data_tools.cut_cli import add_cut
+from data_tools.shard_cli import add_shard
 
 NAMES = ("impacts", "concert")
 RECORD_FPS = "35"  # the game's clock, in frames per second
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_record(commands)
     add_cut(commands)
     add_audit_commands(commands)
+    add_shard(commands)
     add_caption_commands(commands)
     return parser
 

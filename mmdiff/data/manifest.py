@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 
+from mmdiff.media.member import Member
+
 MANIFEST_NAME = "manifest.jsonl"
 SPLITS = ("train", "validation", "test")
 
@@ -43,9 +45,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fps", Fraction(self.fps))
-        object.__setattr__(
-            self, "events", tuple(e if isinstance(e, Event) else Event(**e) for e in self.events)
-        )
+        object.__setattr__(self, "events", tuple(e if isinstance(e, Event) else Event(**e) for e in self.events))
         if self.split not in SPLITS:
             raise ValueError(f"manifest: {self.key} is in split '{self.split}'; use one of {', '.join(SPLITS)}")
 
@@ -53,6 +53,14 @@ class Entry:
     def duration_seconds(self) -> Fraction:
         """Exact duration of the picture, in seconds."""
         return self.num_frames / self.fps
+
+
+@dataclass(frozen=True)
+class ShardEntry(Entry):
+    """A clip inside a shard: `path` is the tar's and the member's name, the rest where its bytes lie in the tar."""
+
+    offset: int = 0
+    num_bytes: int = 0
 
 
 def write_manifest(folder: Path, entries: list[Entry]) -> Path:
@@ -81,20 +89,23 @@ def read_manifest(folder: Path) -> list[Entry]:
     entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
-            entries.append(_parse_line(line, f"{path}:{number}"))
+            entries.append(parse_line(line, f"{path}:{number}"))
     return entries
 
 
-def entry_path(folder: Path, entry: Entry) -> Path:
-    """Return the absolute path of an entry's file, which must lie inside the data set's folder."""
+def entry_path(folder: Path, entry: Entry) -> Path | Member:
+    """Return where an entry's file lies, which must be inside the data set's folder: its path, or a tar's member."""
     root = Path(folder).resolve()
     path = (root / entry.path).resolve()
     if not path.is_relative_to(root):
         raise ValueError(f"{entry.path}: this path leads out of {folder}; a manifest may only name files below it")
+    if isinstance(entry, ShardEntry):
+        return Member(path.parent, path.name, entry.offset, entry.num_bytes, entry.sha256)
     return path
 
 
-def _parse_line(line: str, where: str) -> Entry:
+def parse_line(line: str, where: str) -> Entry:
+    """Return the entry that a JSON text describes; errors name `where` it stands."""
     known = {f.name for f in fields(Entry)}
     try:
         values = json.loads(line)

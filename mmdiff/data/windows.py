@@ -9,6 +9,7 @@ import numpy as np
 
 from mmdiff.data.folder import scan_folder
 from mmdiff.data.manifest import MANIFEST_NAME, Entry, entry_path, read_manifest
+from mmdiff.data.shards import has_shards, read_shards
 from mmdiff.media import Clip, ClipSpec, read_audio, read_clip, read_video
 
 MAX_NAMED = 5  # files that an error names
@@ -30,12 +31,15 @@ def name_some(paths: list[str]) -> str:
 
 
 def read_entries(folder: str | Path) -> list[Entry]:
-    """Return all entries of a data set: its manifest's, or what a plain folder of media files holds.
+    """Return all entries of a data set: its manifest's, its shards', or what a plain folder of media files holds.
 
     Errors: `ValueError` where there is neither, or a source is in two splits.
     """
     folder = Path(folder)
-    entries = read_manifest(folder) if (folder / MANIFEST_NAME).exists() else scan_folder(folder)
+    if (folder / MANIFEST_NAME).exists():
+        entries = read_manifest(folder)
+    else:
+        entries = read_shards(folder) if has_shards(folder) else scan_folder(folder)
     splits: dict[str, str] = {}
     for entry in entries:
         if splits.setdefault(entry.source, entry.split) != entry.split:

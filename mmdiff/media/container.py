@@ -13,27 +13,23 @@ from av.frame import Frame
 from av.stream import Disposition, Stream
 
 from mmdiff.media.intact import check_intact
+from mmdiff.media.member import Member
 
 PRIMING_SAMPLES = 2112  # the longest delay that AAC and MP3 encoders usually put before the sound
 RETRIES = (0, 1, 5, 25)  # seconds by which a seek that landed too late is repeated earlier
 
 
 @contextmanager
-def open_media(path: str | Path) -> Iterator[InputContainer]:
-    """Open a file for reading.
+def open_media(path: str | Path | Member) -> Iterator[InputContainer]:
+    """Open a file, or a member of a tar, for reading.
 
     Errors: `ValueError` that names the file and the fault, for whatever cannot be opened or decoded inside the block.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise ValueError(f"{path}: this is a folder; name a media file in it")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty; make or fetch it again")
+    path = path if isinstance(path, Member) else _existing(path)
+    source = path.open("rb") if isinstance(path, Member) else str(path)
     try:
         check_intact(path)
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(source, metadata_errors="replace") as container:
             yield container
     except av.error.FFmpegError as error:
         raise ValueError(
@@ -43,6 +39,17 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         raise ValueError(f"{path}: damaged: it holds parts of a stream that it does not announce") from error
     except PermissionError as error:
         raise ValueError(f"{path}: may not be read; change its permissions") from error
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise ValueError(f"{path}: this is a folder; name a media file in it")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty; make or fetch it again")
+    return path
 
 
 def find_video(container: InputContainer) -> Stream | None:

@@ -1,21 +1,25 @@
 """Is a file all there? What MP4, Matroska and RIFF files state about their own length, against the length they have."""
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
+
+from mmdiff.media.member import Member
 
 MP4_FIRST = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}
 MP4_HEAVY = {b"moov", b"mdat", b"moof"}
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def check_intact(path: Path) -> None:
+def check_intact(path: Path | Member) -> None:
     """Follow a file's outermost parts to its end.
 
     Errors: `ValueError` where a part reaches beyond the end of the file, or an MP4 has no index.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         head = file.read(12)
         if head[4:8] in MP4_FIRST:
             _check_boxes(path, file, size)
@@ -28,9 +32,7 @@ def check_intact(path: Path) -> None:
 
 def _compare(path: Path, stated: int | None, size: int) -> None:
     if stated is not None and stated > size:
-        raise ValueError(
-            f"{path}: truncated: the file states {stated} bytes and has {size}; copy or download it again"
-        )
+        raise ValueError(f"{path}: truncated: the file states {stated} bytes and has {size}; copy or download it again")
 
 
 def _check_boxes(path: Path, file: BinaryIO, size: int) -> None:
