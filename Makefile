@@ -28,6 +28,7 @@ lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 
 bench: $(STAMP)  ## speed of network, sampler, readers, loader and cutting on this machine
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_cut.py
 

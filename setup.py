@@ -21,21 +21,18 @@ CORE = [
     "pillow>=10,<12",
     "jinja2>=3.1",
 ]
+DATA = ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"]
+CAPTION = ["transformers>=5.23,<5.24"]  # also text embeddings
+RAY = ["ray>=2.50"]
 EXTRAS = {
     "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound
-    "data": ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"],
-    "caption": ["transformers>=5.23,<5.24"],  # also text embeddings
+    "data": DATA,
+    "caption": CAPTION,
     "download": ["yt-dlp>=2025.1"],  # joins picture and sound with the system's ffmpeg
-    "ray": ["ray>=2.50"],
+    "ray": RAY,
+    "bench": ["imageio-ffmpeg>=0.6"],  # the ffmpeg that cutting is measured against
     "decord": ["decord==0.6.0"],
-    "dev": [
-        "pytest>=8",
-        "pytest-timeout>=2.3",
-        "ruff>=0.9,<0.16",
-        "scenedetect-headless>=0.7,<0.8",
-        "pyarrow>=17",
-        "fsspec>=2024.6",
-    ],
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16", "webdataset>=1.0", *DATA, *CAPTION, *RAY],
 }
 
 setup(
