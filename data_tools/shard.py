@@ -1,6 +1,6 @@
 """`mmdiff-data shard`: a set as WebDataset tars, byte for byte the same for the same set.
 
-out/shards/<split>-000000.tar    <key>.mp4 .json, .txt where there is a caption, .flac where the clip's own sound is FLAC
+out/shards/<split>-000000.tar    <key>.mp4 .json, .txt where there is a caption, .flac where the clip holds FLAC
 out/shards/index.json            every tar's clips, bytes and sha256
 """
 
