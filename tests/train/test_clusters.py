@@ -57,9 +57,12 @@ class Run:
         os.close(telling)
         self.seen = b""
 
-    def signal_once_it_trains(self, number: signal.Signals, to_all: bool = False) -> None:
-        """Wait until the progress bar tells of a step, then signal the last machine's script, or all its processes."""
-        while not re.search(rb"\b[1-9]\d*/%d" % STEPS, self.seen):
+    def signal_once_it_trains(self, number: signal.Signals, to_all: bool = False, after: int = 0) -> None:
+        """Wait until the progress bar tells of a step, then signal the last machine's script, or all its processes.
+
+        A run that resumes begins its bar with the step `after` which it goes on.
+        """
+        while all(int(step) <= after for step in re.findall(rb"\b(\d+)/%d" % STEPS, self.seen)):
             assert self._hear(), self.seen.decode()
         if to_all:
             os.killpg(self.machines[-1].pid, number)
@@ -175,7 +178,7 @@ def test_a_slurm_job_requeues_itself_until_the_run_is_finished(slurm, whole, tmp
     assert requeued.read_text().split() == [JOB]
     step = stopped_at(folder)
     run = slurm(folder)
-    run.signal_once_it_trains(signal.SIGTERM)  # pre-emption
+    run.signal_once_it_trains(signal.SIGTERM, after=step)  # pre-emption
     assert run.statuses() == [STOPPED_STATUS]
     assert requeued.read_text().split() == [JOB, JOB]
     assert stopped_at(folder) > step
