@@ -26,6 +26,8 @@ def infer_settings(shapes: Shapes) -> dict[str, Any]:
     per_level = num_stages // num_levels
     first = [f"input_blocks.{1 + level * per_level}" for level in range(num_levels)]
     widths = [_shape(shapes, f"{stage}.0.video_out_layers.0.GroupNorm.weight")[0] for stage in first]
+    if any(width % channels for width in widths):
+        raise ValueError(f"levels of {widths} channels are no multiples of {channels}; this is no MM-Diffusion network")
     time = _shape(shapes, "input_blocks.1.0.emb_layers.1.weight")[0]
     cross = _levels_with(shapes, first, "1.v_qkv.weight")
     return {

@@ -96,7 +96,7 @@ def published_shape(name: str, tensor: Tensor) -> torch.Size:
     shape = tensor.shape
     if not name.endswith(".weight") or tensor.ndim < 2:
         return shape
-    if name.endswith(("video_conv.weight",)) and tensor.ndim == 2:
+    if name.endswith("video_conv.weight") and tensor.ndim == 2:
         return torch.Size([*shape, 1, 1, 1])
     if name.endswith(("audio_conv.weight", "qkv.weight", "block.proj_out.weight")) and tensor.ndim == 2:
         return torch.Size([*shape, 1])

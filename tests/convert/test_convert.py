@@ -134,6 +134,8 @@ def write_bad(kind: str, path: Path, good: Path) -> None:
         torch.save({**state, "input_blocks.1.0.more.weight": torch.zeros(3)}, path)
     elif kind == "other network":
         torch.save(torch.nn.Linear(3, 3).state_dict(), path)
+    elif kind == "narrow":
+        torch.save({**state, "input_blocks.1.0.video_out_layers.0.GroupNorm.weight": torch.zeros(7)}, path)
     elif kind == "bomb":
         with zipfile.ZipFile(good) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
             for entry in source.infolist():
@@ -144,7 +146,7 @@ def write_bad(kind: str, path: Path, good: Path) -> None:
 
 @pytest.mark.parametrize("kind", [
     "truncated", "empty", "text", "pickle", "hostile", "optimiser", "list", "huge", "integers", "not finite",
-    "other shape", "missing", "spare", "other network", "bomb",
+    "other shape", "missing", "spare", "other network", "narrow", "bomb",
 ])  # fmt: skip
 def test_bad_files_are_refused_and_nothing_is_written(kind: str, tmp_path: Path, file: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
