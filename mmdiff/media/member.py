@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Member:
         written with.
         """
         assert mode == "rb", mode
+        return BytesIO(self._data)
+
+    @cached_property
+    def _data(self) -> bytes:
+        """The bytes, read and checked once however often a window's picture and sound are opened."""
         try:
             with self.tar.open("rb") as file:
                 file.seek(self.offset)
@@ -35,4 +41,4 @@ class Member:
         is_whole = len(data) == self.num_bytes
         if not is_whole or (self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256):
             raise ValueError(f"{self.tar}: damaged: {self.name} is not what was written; copy the shard again")
-        return BytesIO(data)
+        return data
