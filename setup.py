@@ -20,6 +20,10 @@ CORE = [
     "tqdm>=4.66",
     "pillow>=10,<12",
     "jinja2>=3.1",
+    "librosa>=0.11,<0.12",
+    "mir_eval>=0.8",
+    "pyloudnorm>=0.2",
+    "opencv-python-headless>=4.10",
 ]
 DATA = ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"]
 CAPTION = ["transformers>=5.23,<5.24"]  # also text embeddings

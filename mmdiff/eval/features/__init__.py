@@ -1,0 +1,1 @@
+"""Feature extractors: clips to arrays, by pretrained networks that the user names."""
