@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RELEASED_MODEL = "checkpoints/impacts"
+EVALUATE_SYNC = "evaluate sync"  # one command of two words, as `evaluate REF GEN` takes folders where it has a word
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line; recipe overrides may also follow a flag (`--dry-run key=value`)."""
     parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:2] == EVALUATE_SYNC.split():
+        words[:2] = [EVALUATE_SYNC]
+    options, rest = parser.parse_known_args(words)
     if options.command == "train" and not any(word.startswith("-") for word in rest):
         options.overrides += rest
     elif rest:
@@ -34,9 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="mmdiff", description="Joint audio-video diffusion with sync that is proved."
-    )
+    parser = argparse.ArgumentParser(prog="mmdiff", description="Joint audio-video diffusion with sync that is proved.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_train(commands)
@@ -60,8 +62,11 @@ def _command(commands, name: str, help_text: str, example: str, handler) -> argp
 
 def _add_demo(commands) -> None:
     parser = _command(
-        commands, "demo", "make clips, train a little, sample, measure, and write report.html",
-        "mmdiff demo -o out/demo", _demo,
+        commands,
+        "demo",
+        "make clips, train a little, sample, measure, and write report.html",
+        "mmdiff demo -o out/demo",
+        _demo,
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder (default: %(default)s)")
     parser.add_argument("--model", default=RELEASED_MODEL, help="model folder (default: %(default)s)")
@@ -72,8 +77,11 @@ def _add_demo(commands) -> None:
 
 def _add_train(commands) -> None:
     parser = _command(
-        commands, "train", "train what a recipe describes; resumes by itself where it stopped",
-        "mmdiff train configs/tiny/joint.yaml train.max_steps=100", _train,
+        commands,
+        "train",
+        "train what a recipe describes; resumes by itself where it stopped",
+        "mmdiff train configs/tiny/joint.yaml train.max_steps=100",
+        _train,
     )
     parser.add_argument("config", type=Path, help="recipe (YAML)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the recipe's")
@@ -82,8 +90,11 @@ def _add_train(commands) -> None:
 
 def _add_sample(commands) -> None:
     parser = _command(
-        commands, "sample", "write MP4 files from a trained model",
-        f"mmdiff sample {RELEASED_MODEL} -n 8 -o out/generations", _sample,
+        commands,
+        "sample",
+        "write MP4 files from a trained model",
+        f"mmdiff sample {RELEASED_MODEL} -n 8 -o out/generations",
+        _sample,
     )
     parser.add_argument("model", help="folder that training exported")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
@@ -123,11 +134,51 @@ def _add_given(parser) -> None:
 
 
 def _add_evaluate(commands) -> None:
-    parser = commands.add_parser("evaluate", help="measure generations", description="Measure generations.")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    parser = _command(
+        commands, "evaluate",
+        "how good are pictures, sounds and their agreement? with intervals, controls and a protocol",
+        "mmdiff evaluate out/clips out/generations -o out/evaluation\n"
+        "  mmdiff evaluate out/clips out/mine out/theirs --weights i3d=i3d_pretrained_400.pt\n\n"
+        "also: mmdiff evaluate sync REF GEN ... (offsets in ms and F1; see its --help)", _evaluate,
+    )  # fmt: skip
+    parser.add_argument("reference", type=Path, help="real clips: a data set folder or a folder of MP4 files")
+    parser.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files, one a system")
+    parser.add_argument("-o", "--output", type=Path, help="folder for evaluation.json and evaluation.html")
+    parser.add_argument(
+        "--preset", default="mmdiff", metavar="NAME",
+        help="protocol: mmdiff, mm-diffusion-landscape, mm-diffusion-aist, javisbench, av-benchmark (default: mmdiff)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=PATH",
+        help="weights of an extractor, a file, folder or hub id: i3d, i3d-direct, inception, clip, vggish, pann, clap, "
+        "imagebind, synchformer or audioclip; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--split", help="split of a data set folder (default: the protocol's, mostly test)")
+    parser.add_argument("-n", "--num-clips", type=int, help="most clips of each folder (default: the protocol's, 2048)")
+    parser.add_argument(
+        "--training", type=Path, metavar="FOLDER",
+        help="data set the model was trained on (default: the training split of REF, where it has one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--num-training", type=int, default=512,
+        help="training clips that copies are looked for in; 0 for none (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help='JSON lines {"file": ..., "prompt": ...}')
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where features are kept (default: user cache)")
+    parser.add_argument("--device", default=None, help="cpu, cuda ... (default: a GPU where there is one)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="print the protocol and what is missing, and stop")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_evaluate_sync(commands)
+
+
+def _add_evaluate_sync(commands) -> None:
     sync = _command(
-        kinds, "sync", "do sound and picture agree? offsets in ms and F1, with intervals",
-        "mmdiff evaluate sync out/demo/clips out/generations -o out/sync", _evaluate_sync,
+        commands,
+        EVALUATE_SYNC,
+        "do sound and picture agree? offsets in ms and F1, with intervals",
+        "mmdiff evaluate sync out/demo/clips out/generations -o out/sync",
+        _evaluate_sync,
     )
     sync.add_argument("reference", type=Path, help="real pairs: a data set folder or a folder of MP4 files")
     sync.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files")
@@ -142,8 +193,11 @@ def _add_convert(commands) -> None:
                                  description="Read and write the checkpoints of others.")  # fmt: skip
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     published = _command(
-        kinds, "mm-diffusion", "published MM-Diffusion and ADM upsampler checkpoints into model folders, and back",
-        "mmdiff convert mm-diffusion Landscape.pt checkpoints/landscape", _convert,
+        kinds,
+        "mm-diffusion",
+        "published MM-Diffusion and ADM upsampler checkpoints into model folders, and back",
+        "mmdiff convert mm-diffusion Landscape.pt checkpoints/landscape",
+        _convert,
     )
     published.add_argument("source", type=Path, help="a file (Landscape.pt, AIST++.pt, ...), or a model folder")
     published.add_argument("output", type=Path, help="the model folder to write, or the file (.pt or .safetensors)")
@@ -173,6 +227,12 @@ def _sample(options: argparse.Namespace) -> int:
     from mmdiff.pipelines.generate import run_sampling
 
     return run_sampling(options)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from mmdiff.eval.quality.run import run_evaluation
+
+    return run_evaluation(options)
 
 
 def _evaluate_sync(options: argparse.Namespace) -> int:

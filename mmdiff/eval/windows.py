@@ -85,8 +85,10 @@ def protocol_spec(paths: Sequence[Path]) -> ClipSpec:
     raise ValueError(f"no generation can be read; the first fault is: {reasons[0]}")
 
 
-def real_windows(reference: Path, spec: ClipSpec, split: str, rejected: list[dict[str, str]]) -> list[Window]:
-    """Return consecutive windows of the reference's files; of too many, an evenly spread choice.
+def real_windows(
+    reference: Path, spec: ClipSpec, split: str, rejected: list[dict[str, str]], most: int = MAX_REAL_WINDOWS
+) -> list[Window]:
+    """Return consecutive windows of the reference's files; of more than `most`, an evenly spread choice.
 
     Errors: `ValueError` where the split is empty or the folder holds no media.
     """
@@ -94,9 +96,14 @@ def real_windows(reference: Path, spec: ClipSpec, split: str, rejected: list[dic
         windows = list(_manifest_windows(reference, spec, split))
     else:
         windows = list(_folder_windows(reference, spec, rejected))
-    if len(windows) > MAX_REAL_WINDOWS:
-        windows = [windows[i] for i in np.linspace(0, len(windows) - 1, MAX_REAL_WINDOWS).round().astype(int)]
-    return windows
+    return evenly(windows, most)
+
+
+def evenly(items: Sequence, most: int) -> list:
+    """Return at most so many items, spread evenly over all of them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def _manifest_windows(folder: Path, spec: ClipSpec, split: str) -> Iterator[Window]:

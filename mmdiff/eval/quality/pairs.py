@@ -1,0 +1,92 @@
+"""Generations against the very clips that they were made for: found by the records beside them, or by their names."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmdiff.data.manifest import MANIFEST_NAME, entry_path, read_manifest
+from mmdiff.eval.features.base import Extractor
+from mmdiff.eval.metrics import classes
+from mmdiff.eval.quality.collect import Item, Reading
+from mmdiff.eval.quality.columns import Column
+from mmdiff.eval.quality.estimate import ratio
+from mmdiff.eval.quality.measures import Loudness
+from mmdiff.eval.quality.sets import Row
+from mmdiff.eval.windows import Window, find_media
+
+if TYPE_CHECKING:
+    from mmdiff.eval.quality.run import Study
+
+LOUDNESS_TOLERANCE_LU = 2.5
+
+
+def partners(study: "Study", columns: Sequence[Column]) -> dict[str, tuple[Reading, ...]]:
+    """Return for every column whose generations all have a real partner the partners' readings, in the same order."""
+    known = _reference_files(study.request.reference)
+    found = {}
+    for column in columns:
+        windows = [find_partner(reading.item.picture.path, known) for reading in column.readings]
+        if windows and all(windows):
+            readings = study.measure(f"partners of {column.name}", [Item(window) for window in windows])
+            if len(readings) == len(windows):
+                found[column.name] = readings
+    return found
+
+
+def _reference_files(folder: Path) -> dict[str, Path]:
+    """Return a reference's files by key, name and stem."""
+    if (folder / MANIFEST_NAME).is_file():
+        entries = read_manifest(folder)
+        paths = {entry.key: entry_path(folder, entry) for entry in entries}
+        return {**{Path(path).name: path for path in paths.values() if isinstance(path, Path)}, **paths}
+    paths = find_media(folder)
+    return {**{path.stem: path for path in paths}, **{path.name: path for path in paths}}
+
+
+def find_partner(generation: Path, known: Mapping[str, Path]) -> Window | None:
+    """Return the real window that a generation was made for, else the file of the same name, else None.
+
+    The record beside a generation says which file and second were given; it is a stranger's JSON, so anything wrong in
+    it is the same as its absence, and only files of the reference are ever opened.
+    """
+    try:
+        given = json.loads(generation.with_suffix(".json").read_text(encoding="utf-8"))["conditions"][0]
+        path, start = known.get(Path(given["file"]).name), Fraction(given["start"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError):
+        path, start = known.get(generation.stem), Fraction(0)
+    return Window(path, str(path), start) if path is not None and start >= 0 else None
+
+
+def pair_rows(
+    extractors: Mapping[str, Extractor], columns: Sequence[Column], together: Mapping[str, Sequence[Reading]], seed: int
+) -> Iterator[Row]:
+    """Yield what compares a generation with its partner: KL divergence of PANN's classes, and loudness."""
+    for column in columns:
+        pairs = list(zip(together.get(column.name, ()), column.readings))
+        if "pann" in extractors:
+            name = extractors["pann"].name
+            how = "KL(real || generated) of softmax over classes, mean over pairs"
+            yield from _pair_row("KL", name, "lower", how, column, pairs, seed, _divergence)
+        how = f"share of sounds within {LOUDNESS_TOLERANCE_LU} LU of their partner's integrated loudness"
+        yield from _pair_row("same loudness", Loudness.name, "higher", how, column, pairs, seed, _is_as_loud)
+
+
+def _pair_row(metric, extractor, better, how, column, pairs, seed, score) -> Iterator[Row]:
+    both = [(real.arrays[extractor], made.arrays[extractor]) for real, made in pairs
+            if extractor in real.arrays and extractor in made.arrays]  # fmt: skip
+    if both:
+        parts = [(score(real, made), 1.0) for real, made in both]
+        estimate = ratio(parts, [(i,) for i in range(len(parts))], len(parts), seed)
+        yield Row(metric, extractor, "pairs", better, column.name, column.kind, estimate, how)
+
+
+def _divergence(real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
+    return classes.kl_divergence(real["logits"], made["logits"])
+
+
+def _is_as_loud(real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
+    return float(abs(real["lufs"][0] - made["lufs"][0]) <= LOUDNESS_TOLERANCE_LU)

@@ -1,0 +1,91 @@
+"""Protocols by name: what is measured in which shape of clip, and how each differs from what was published."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mmdiff.media import ClipSpec
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A protocol: its clips (None: the shape of the first generation), how many, and the extractors it wants."""
+
+    name: str
+    text: str
+    extractors: tuple[str, ...]
+    spec: ClipSpec | None = None
+    num_clips: int = 2048
+    reference_split: str = "test"
+    metrics: tuple[str, ...] = ()  # those that were published; nothing: all
+    differences: tuple[str, ...] = ()
+
+
+_MM_DIFFUSION = ClipSpec(16, Fraction(10), 64, 64, 16000, 1)
+_MM_METRICS = ("FVD", "KVD", "FAD")
+_MM_EXTRACTORS = ("i3d", "audioclip")
+_MM_DIFFERENCES = (
+    "the published Fréchet distance is float32 with an SVD that drops singular values below 1e-10 (error up to 1e-2)",
+    "the published loader letterboxes to 64x64; here the picture is scaled and cropped about its centre",
+    "the published choice of 2,048 real clips is unseeded; here it is spread evenly over the files",
+    "published tables compare with the training split, where copies of training clips look good: see 'memorised'",
+    "the published numbers did not come out of the released model and scripts (FVD 338 instead of 117 on Landscape)",
+)
+
+PRESETS = {
+    "mmdiff": Preset(
+        "mmdiff",
+        "Held-out real clips and generations in the shape of the first generation; extractors that are installed or "
+        "given; floors, controls and memorisation beside every number.",
+        ("efficientnet-lite0", "musicnn-mtt"),
+    ),
+    "mm-diffusion-landscape": Preset(
+        "mm-diffusion-landscape",
+        "MM-Diffusion (Ruan et al. 2023) on Landscape: FVD and KVD of I3D logits, FAD of AudioCLIP times 10,000, 2,048 "
+        "clips of 16 frames at 10 fps, 64x64, 16 kHz, against the training split.",
+        _MM_EXTRACTORS, _MM_DIFFUSION, 2048, "train", _MM_METRICS, _MM_DIFFERENCES,
+    ),
+    "mm-diffusion-aist": Preset(
+        "mm-diffusion-aist",
+        "MM-Diffusion (Ruan et al. 2023) on AIST++: as on Landscape; the dance videos are cropped to squares before.",
+        _MM_EXTRACTORS, _MM_DIFFUSION, 2048, "train", _MM_METRICS,
+        (*_MM_DIFFERENCES[:-1], "AIST++ must be cropped as published (1,020 clips) before it is cut"),
+    ),
+    "javisbench": Preset(
+        "javisbench",
+        "JavisBench (JavisDiT, Liu et al. 2025): FVD, KVD, FAD, IB-score, AVHScore, JavisScore and AV-Align on "
+        "generations of 4 s at 24 fps and 16 kHz.",
+        ("i3d", "audioclip", "imagebind"), ClipSpec(96, Fraction(24), 240, 426, 16000, 1), 2048, "test",
+        ("FVD", "KVD", "FAD", "IB-score", "AVHScore", "JavisScore", "AV-Align"),
+        (
+            "the published loader leaves frames in [127, 255] before I3D: its FVD compares only with itself",
+            "the published KVD is taken of features whose mean was removed by a side effect of FVD; ours is not",
+            "AV-Align here is one-to-one with a flow threshold; the published one is many-to-one and can exceed 1",
+            "text metrics need --prompts; CAVP and the DeSync score with mixed batches are not made",
+            "pictures are scaled to 426x240 here before anything looks at them",
+        ),
+    ),
+    "av-benchmark": Preset(
+        "av-benchmark",
+        "av-benchmark (MMAudio, Cheng et al. 2025), video to audio on 8 s: FAD of VGGish and PANN, IS and KL of PANN, "
+        "IB-score and DeSync.",
+        ("vggish", "pann", "imagebind", "synchformer"), ClipSpec(200, Fraction(25), 224, 398, 16000, 1), 2048, "test",
+        ("FAD", "IS", "KL", "IB-score", "DeSync s"),
+        (
+            "PaSST features are not offered: FD, IS and KL are of VGGish and PANN only",
+            "IS is taken of all clips at once; the published one is the mean of 10 splits (seed 2020)",
+            "the published Fréchet distance takes scipy's matrix square root; ours takes singular values",
+            "videos shorter than 8 s are refused and counted; the published code skips them without a word",
+            "pictures are scaled to 398x224 before Synchformer's and ImageBind's own crops",
+        ),
+    ),
+}  # fmt: skip
+
+
+def find_preset(name: str) -> Preset:
+    """Return a protocol by its name.
+
+    Errors: `ValueError` that lists what there is.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no protocol is called '{name}'; there are: {', '.join(PRESETS)} (--preset)")
+    return PRESETS[name]
