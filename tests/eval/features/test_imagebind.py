@@ -60,6 +60,8 @@ def test_the_published_names_are_those_of_the_full_network_and_so_are_the_sizes(
         "modality_postprocessors.audio.1.log_logit_scale": (),
     }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    # counted in the published code: these are its tensors for vision and audio, of 1311 tensors in all
+    assert len(state) == 569 and sum(x.numel() for x in state.values()) == 719_065_089
 
 
 def test_clips_of_different_lengths_give_what_is_promised(extractor):

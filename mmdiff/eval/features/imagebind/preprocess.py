@@ -73,13 +73,17 @@ def normalise(video: Tensor) -> Tensor:
 
 
 def still(frame: np.ndarray) -> Tensor:
-    """Return a frame uint8 `h w 3` as a still picture `3 224 224`: short side 224 (bicubic, 8 bit), centre crop."""
-    height, width = frame.shape[:2]
-    short = min(height, width)
-    height, width = (int(IMAGE_SIZE * side / short) for side in (height, width))
+    """Return a frame uint8 `h w 3` as a normalised still picture `3 224 224`, squared by `square`."""
+    return normalise(torch.from_numpy(square(frame, IMAGE_SIZE)))
+
+
+def square(frame: np.ndarray, size: int) -> np.ndarray:
+    """Return a frame uint8 `h w 3` as `size size 3`: the short side scaled (bicubic, in 8 bits), the centre cut out."""
+    short = min(frame.shape[:2])
+    height, width = (int(size * side / short) for side in frame.shape[:2])
     picture = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-    top, left = (round((side - IMAGE_SIZE) / 2.0) for side in (height, width))
-    return normalise(torch.from_numpy(picture[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE].copy()))
+    top, left = (round((side - size) / 2) for side in (height, width))  # halves to even, as torchvision has it
+    return picture[top : top + size, left : left + size].copy()
 
 
 def video_views(frames: np.ndarray, fps: Fraction) -> Tensor:
