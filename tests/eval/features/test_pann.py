@@ -10,9 +10,9 @@ import torch
 from mmdiff.eval.features.logmel import slaney_filters
 from mmdiff.eval.features.pann import CONFIGS, Cnn14, Pann
 from mmdiff.pretrained import Weights
-from tests.eval.features.sounds import noise_clip
+from tests.eval.features.sounds import noise_clip, sound_clip
 
-TINY = replace(CONFIGS["pann-cnn14-16k"], channels=(2, 3, 4, 5, 6, 7), num_classes=11)
+TINY = replace(CONFIGS["pann-cnn14-16k"], channels=(4, 4, 8, 8, 16, 32), num_classes=11)
 
 
 def make_extractor() -> Pann:
@@ -49,10 +49,11 @@ def test_front_end_is_librosas(name):
 def test_batch_keeps_clips_apart():
     """Clips of two lengths give in one call what each gives alone."""
     extractor = make_extractor()
-    clips = [noise_clip(1.6, seed=i) for i in range(3)] + [noise_clip(0.7, 48_000, seed=9, channels=2)]
+    loud = [10.0**-i * noise_clip(1.6, seed=i).waveform for i in range(3)]
+    clips = [*(sound_clip(waveform, 16_000) for waveform in loud), noise_clip(0.7, 48_000, seed=9, channels=2)]
     together = extractor.extract(clips)
     for clip, out in zip(clips, together, strict=True):
-        assert out["embedding"].shape == (1, 7) and out["logits"].shape == (1, 11)
+        assert out["embedding"].shape == (1, 32) and out["logits"].shape == (1, 11)
         for key, values in extractor.extract([clip])[0].items():
             np.testing.assert_allclose(values, out[key], rtol=1e-4, atol=1e-5)
     assert not np.allclose(together[0]["logits"], together[1]["logits"], rtol=1e-3)
@@ -88,4 +89,4 @@ def test_wrong_weights_and_short_clips_are_refused(tmp_path):
         Pann.load(None)
     with pytest.raises(ValueError, match=r"0.2500 s of sound, but it takes 0.310 s"):
         make_extractor().extract([noise_clip(0.25)])
-    assert make_extractor().extract([noise_clip(0.31)])[0]["embedding"].shape == (1, 7)
+    assert make_extractor().extract([noise_clip(0.31)])[0]["embedding"].shape == (1, 32)
