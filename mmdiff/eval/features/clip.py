@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdiff.eval.features.base import Extractor, to_array
-from mmdiff.eval.features.preprocess import crop_centre, resize_bicubic
+from mmdiff.eval.features.preprocess import crop_centre, resize_bicubic_whole
 from mmdiff.eval.features.vision import run_frames
 from mmdiff.media import Clip as MediaClip
 from mmdiff.pretrained import Weights, load_exactly, locate, read_state
@@ -19,6 +19,10 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # openai/clip: the colours of its tr
 STD = (0.26862954, 0.26130258, 0.27577711)
 BATCH_PROMPTS = 64
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+)  # without them transformers makes one of three words and says nothing
 
 
 class Clip(Extractor):
@@ -52,14 +56,15 @@ class Clip(Extractor):
 
         weights = locate(source)
         file = next((weights.path / name for name in WEIGHT_FILES if (weights.path / name).is_file()), None)
-        if file is None:
-            raise ValueError(f"{source}: no {' or '.join(WEIGHT_FILES)}; give the folder of a CLIP checkpoint")
+        if file is None or not any((weights.path / name).is_file() for name in TOKENIZER_FILES):
+            wanted = f"one of {', '.join(WEIGHT_FILES)} and one of {', '.join(TOKENIZER_FILES)}"
+            raise ValueError(f"{source}: not the folder of a CLIP checkpoint, which holds {wanted}")
         try:
             config = CLIPConfig.from_pretrained(weights.path, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise ValueError(f"{source}: no configuration or tokenizer of CLIP here ({reason})") from error
+            raise ValueError(f"{source}: the configuration or tokenizer of CLIP cannot be read ({reason})") from error
         network = CLIPModel(config)
         # Old checkpoints also hold the numbers 0, 1, 2, ... of positions.
         state = {name: x for name, x in read_state(file).items() if not name.endswith(".position_ids")}
@@ -93,6 +98,6 @@ class Clip(Extractor):
         height, width = pixels.shape[-2:]
         scale = self.size / min(height, width)
         sides = (max(int(height * scale), self.size), max(int(width * scale), self.size))
-        small = crop_centre(resize_bicubic(pixels, sides).round(), self.size) / 255
+        small = crop_centre(resize_bicubic_whole(pixels, sides), self.size) / 255
         mean, std = (small.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         return (small - mean) / std

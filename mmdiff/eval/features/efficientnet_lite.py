@@ -105,7 +105,7 @@ class EfficientNetLite0(Extractor):
 
     def __init__(self, network: EfficientNetNetwork, weights: Weights, device: torch.device | str = "cpu") -> None:
         super().__init__(weights, device)
-        self.network = network.eval().to(self.device)
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
 
     @classmethod
     def load(cls, source: str | None = None, device: torch.device | str = "cpu") -> "EfficientNetLite0":

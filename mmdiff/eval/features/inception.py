@@ -224,7 +224,7 @@ class Inception(Extractor):
         super().__init__(weights, device)
         self.name = f"{Inception.name}:{preprocess}"
         self.preprocess = preprocess
-        self.network = network.eval().to(self.device)
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
         self._prepare(torch.zeros(1, 3, 8, 8))  # an unknown preprocessing is refused before the first clip
 
     @classmethod

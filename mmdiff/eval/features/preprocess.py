@@ -72,6 +72,12 @@ def resize_bicubic(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
 
 
+def resize_bicubic_whole(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize pixels `f c h w` of 0 .. 255 as PIL does bytes: clipped and rounded after rows and columns."""
+    rows = resize_bicubic(pixels, (pixels.shape[-2], size[1])).round()
+    return resize_bicubic(rows, size).round()
+
+
 def _lerp_last(x: Tensor, size: int) -> Tensor:
     """Resize the last axis linearly, with output i at i * old size / size."""
     old = x.shape[-1]

@@ -52,6 +52,7 @@ def run_frames(
     for batch in _batches(clips):
         x = torch.cat([prepare(as_pixels(clips[i].frames[start:stop], device)) for i, start, stop in batch])
         counts = [stop - start for _, start, stop in batch]
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions on a CPU take half the time
         for name, y in forward(x).items():
             for (i, _, _), part in zip(batch, np.split(to_array(y), np.cumsum(counts)[:-1]), strict=True):
                 found[i].setdefault(name, []).append(part)
