@@ -29,10 +29,12 @@ def frechet_infinity(
     num_points: int = FADTK_POINTS,
     min_size: int = FADTK_MIN_SIZE,
     seed: int = 0,
+    replace: bool = True,
 ) -> Extrapolation:
     """Extrapolate the distance of growing random parts of the generated features to infinitely many (FAD_inf).
 
-    As fadtk's `score_inf` (Gui et al., ICASSP 2024): the reference stays whole. See `sets.extrapolate` for the errors.
+    As fadtk's `score_inf` (Gui et al., ICASSP 2024): the reference stays whole. See `sets.extrapolate` for
+    what `replace` decides, and for the errors.
     """
     distances = FrechetResampler(reference, generated)
     return extrapolate(
@@ -41,6 +43,7 @@ def frechet_infinity(
         num_points=num_points,
         min_size=min_size,
         seed=seed,
+        replace=replace,
     )
 
 

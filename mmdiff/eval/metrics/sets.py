@@ -56,11 +56,15 @@ def extrapolate(
     num_points: int = FADTK_POINTS,
     min_size: int = FADTK_MIN_SIZE,
     seed: int = 0,
+    replace: bool = True,
 ) -> Extrapolation:
     """Score random rows of growing number and fit a line over 1 / size, as fadtk's `score_inf` (Gui et al., 2024).
 
-    `score` takes the row indices of all draws at once and returns a distance for each. Rows are drawn with replacement
-    from the legacy `RandomState(seed)`, whose stream numpy keeps frozen.
+    fadtk draws with replacement: its line then ends at the distance of the very rows at hand, and the bias of their
+    number stays in it. Without replacement (Chong & Forsyth, CVPR 2020) it ends where their population would be.
+
+    `score` takes the row indices of all draws at once and returns a distance for each. Draws come from the legacy
+    `RandomState(seed)`, whose stream numpy keeps frozen.
     Errors: `ValueError` where fewer than two sizes lie between `min_size` and the number of rows.
     """
     if not 2 <= min_size < num_rows or num_points < 2:
@@ -70,7 +74,7 @@ def extrapolate(
         )
     rng = np.random.RandomState(seed)
     sizes = [int(size) for size in np.linspace(min_size, num_rows, num_points)]
-    scores = np.asarray(score([rng.choice(num_rows, size=size, replace=True) for size in sizes]), np.float64)
+    scores = np.asarray(score([rng.choice(num_rows, size=size, replace=replace) for size in sizes]), np.float64)
     inverse = 1 / np.array(sizes)
     slope, at_infinity = np.polyfit(inverse, scores, 1)
     spread = ((scores - scores.mean()) ** 2).sum()
