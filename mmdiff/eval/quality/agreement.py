@@ -7,10 +7,9 @@ import numpy as np
 
 from mmdiff.eval import statistics, sync
 from mmdiff.eval.metrics import avalign, cosines
-from mmdiff.eval.quality.collect import Reading
 from mmdiff.eval.quality.columns import Column
 from mmdiff.eval.quality.estimate import Estimate, median, ratio
-from mmdiff.eval.quality.measures import AVAlignPeaks, Events
+from mmdiff.eval.quality.measures import Events
 from mmdiff.eval.quality.sets import Row
 
 NUM_SHUFFLES = 4
@@ -33,23 +32,29 @@ class Score:
     is_joint: bool = False
 
 
-def scores(fps: float) -> list[Score]:
-    """Return the agreement metrics; which of them are made depends on the extractors that are loaded."""
+def scores(fps: float, variant: str) -> list[Score]:
+    """Return the agreement metrics at a frame rate, with a variant of AV-Align."""
     tolerance = sync.default_tolerance(fps)
-    return [
+    found = [
         Score("sync F1", "events", "higher", f"events of both within {1000 * tolerance:.0f} ms, pooled over clips",
               lambda sound, picture: _sync_parts(sound, picture, tolerance)),
-        Score("AV-Align", "av-align", "higher", "tempotokens-2025: onsets and flow peaks within one frame, one to one",
-              lambda sound, picture: (_av_align(sound, picture), 1.0)),
-        Score("IB-score", "imagebind", "higher", "mean cosine of whole picture and whole sound",
+        Score("AV-Align", "av-align", "higher", f"{variant}: onsets and peaks of flow less than a frame apart",
+              lambda sound, picture: (_av_align(sound, picture, variant), 1.0)),
+        Score("IB-score", "imagebind", "higher", "cosine of whole picture and whole sound, mean over clips",
               lambda sound, picture: (cosines.paired_cosine(picture["video"], sound["audio"]), 1.0)),
-        Score("AVHScore", "imagebind", "higher", "mean cosine of every frame with the whole sound",
+        Score("AVHScore", "imagebind", "higher", "cosine of every frame with the whole sound, mean over clips",
               lambda sound, picture: (cosines.avh_score(picture["frames"], sound["audio"]), 1.0)),
-        Score("JavisScore", "imagebind", "higher", "windows of 2 s every 0.5 s, the 40 % of frames that fit least",
-              _javis_score),
         Score("DeSync s", "synchformer", "lower", "|offset| on a grid of 0.2 s, mean of the first and last 14 segments",
-              lambda sound, _: (cosines.desync(sound["offset_logits"]), 1.0), is_joint=True),
+              lambda sound, _: (_desync(sound["offset_logits"]), 1.0), is_joint=True),
     ]  # fmt: skip
+    if int(cosines.JAVIS_SHARE * int(cosines.JAVIS_WINDOW_SECONDS * fps)):  # else no frame of a window counts
+        how = "windows of 2 s every 0.5 s, of each the 40 % of frames that fit the sound least"
+        found.insert(4, Score("JavisScore", "imagebind", "higher", how, _javis_score))
+    return found
+
+
+def _desync(logits: np.ndarray) -> float:
+    return cosines.desync(logits[:1], logits[1:])
 
 
 def _sync_parts(sound: Arrays, picture: Arrays, tolerance: float) -> tuple[float, float]:
@@ -64,8 +69,10 @@ def _compare(sound: Arrays, picture: Arrays, tolerance: float) -> sync.Agreement
     )  # fmt: skip
 
 
-def _av_align(sound: Arrays, picture: Arrays) -> float:
-    return avalign.intersection_over_union(sound["audio"], picture["video"], float(picture["fps"][0]))
+def _av_align(sound: Arrays, picture: Arrays, variant: str) -> float:
+    fps = float(picture["fps"][0])
+    peaks = avalign.video_peaks(picture["flow"], fps, avalign.find_variant(variant).min_flow)
+    return avalign.intersection_over_union(sound["onsets"], peaks, fps, variant)
 
 
 def _javis_score(sound: Arrays, picture: Arrays) -> tuple[float, float]:
@@ -119,13 +126,3 @@ def offset_rows(own: Sequence[Column], fps: float, seed: int) -> Iterator[Row]:
         if any(len(found) for found in offsets):
             estimate = median(offsets, seed)
             yield Row("median offset ms", Events.name, "agreement", "lower", column.name, column.kind, estimate, how)
-
-
-def agreement_extractors() -> dict[str, type]:
-    """Return the extractors without weights that agreement needs, by key."""
-    return {"events": Events, "av-align": AVAlignPeaks}
-
-
-def readings_with(column: Column, extractor: str) -> list[Reading]:
-    """Return the readings of a column that an extractor could measure."""
-    return [reading for reading in column.readings if extractor in reading.arrays]

@@ -14,11 +14,15 @@ SHIFTS_MS = (-200, 200)
 
 @dataclass(frozen=True)
 class Column:
-    """Clips that are judged together. `kind` is real, floor, generated, shuffled, shifted or training."""
+    """Clips that are judged together. `kind` is real, floor, generated, shuffled, shifted or training.
+
+    `given` names the sides (picture, sound) that were given to the model: they are not its work, and are not judged.
+    """
 
     name: str
     kind: str
     readings: tuple[Reading, ...] = field(repr=False)
+    given: frozenset[str] = frozenset()
 
 
 def halves_by_file(readings: Sequence[Reading], seed: int) -> tuple[list[Reading], list[Reading]]:

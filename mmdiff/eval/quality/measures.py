@@ -13,11 +13,17 @@ from mmdiff.eval.metrics.sound import LIBROSA_RATE
 from mmdiff.media import Clip
 from mmdiff.pretrained import Weights
 
-LEAST = avalign.VARIANTS[avalign.DEFAULT_VARIANT].min_flow
 NO_WEIGHTS = Weights(Path(), "none", "")
 
 
-class Events(Extractor):
+class Measure(Extractor):
+    """An extractor without weights."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_WEIGHTS)
+
+
+class Events(Measure):
     """When sounds begin and pictures change, by mmdiff's own detectors (docs/sync.md), and the last frame's time."""
 
     name = "mmdiff-events"
@@ -37,27 +43,27 @@ class Events(Extractor):
         ]
 
 
-class AVAlignPeaks(Extractor):
-    """AV-Align's two lists of times: librosa's onsets, and peaks of optical flow."""
+class OnsetsAndFlow(Measure):
+    """What AV-Align compares: librosa's onset times, and the mean optical flow into each frame, at one size."""
 
     name = f"onsets-flow-{avalign.SHORT_SIDE}px"
     inputs = frozenset({"video", "audio"})
-    outputs: ClassVar = {"audio": "k", "video": "k", "fps": "1"}
+    outputs: ClassVar = {"onsets": "k", "flow": "f", "fps": "1"}
     rate = InputRate(size=(avalign.SHORT_SIDE, avalign.SHORT_SIDE), sample_rate=LIBROSA_RATE)
 
     def extract(self, clips: Sequence[Clip]) -> list[dict[str, np.ndarray]]:
-        """Return onset and peak times in seconds."""
+        """Return onset times in seconds, flow in pixels, and the frames per second."""
         return [
             {
-                "audio": avalign.audio_peaks(clip.waveform, clip.sample_rate),
-                "video": avalign.video_peaks(avalign.flow_trajectory(clip.frames, avalign.SHORT_SIDE), clip.fps, LEAST),
+                "onsets": avalign.audio_peaks(clip.waveform, clip.sample_rate),
+                "flow": avalign.flow_trajectory(clip.frames, avalign.SHORT_SIDE),
                 "fps": np.array([float(clip.fps)]),
             }
             for clip in clips
         ]
 
 
-class Loudness(Extractor):
+class Loudness(Measure):
     """Integrated loudness in LUFS (BS.1770-4), and the largest sample; a silent sound has -inf."""
 
     name = "loudness"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmdiff.eval.quality.run import Study
 
 LOUDNESS_TOLERANCE_LU = 2.5
+SIDES = {"video": "picture", "audio": "sound"}
 
 
 def partners(study: "Study", columns: Sequence[Column]) -> dict[str, tuple[Reading, ...]]:
@@ -50,15 +51,37 @@ def _reference_files(folder: Path) -> dict[str, Path]:
 def find_partner(generation: Path, known: Mapping[str, Path]) -> Window | None:
     """Return the real window that a generation was made for, else the file of the same name, else None.
 
-    The record beside a generation says which file and second were given; it is a stranger's JSON, so anything wrong in
-    it is the same as its absence, and only files of the reference are ever opened.
+    Only files of the reference are ever opened, whatever the record beside the generation says.
     """
-    try:
-        given = json.loads(generation.with_suffix(".json").read_text(encoding="utf-8"))["conditions"][0]
-        path, start = known.get(Path(given["file"]).name), Fraction(given["start"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError):
+    record = read_record(generation)
+    if not record.get("conditions"):
         path, start = known.get(generation.stem), Fraction(0)
-    return Window(path, str(path), start) if path is not None and start >= 0 else None
+    else:
+        first = record["conditions"][0]
+        path, start = known.get(Path(first["file"]).name), Fraction(first["start"])
+    return Window(path, str(path), start) if path is not None else None
+
+
+def given_sides(generations: Sequence[Path]) -> frozenset[str]:
+    """Return the sides (picture, sound) that all of these generations were given whole, by the records beside them."""
+    sides = []
+    for record in map(read_record, generations):
+        is_whole = not record.get("keep") and not record.get("regenerate")
+        found = {SIDES[one["modality"]] for one in record.get("conditions", ())} if is_whole else set()
+        sides.append(found)
+    return frozenset(set.intersection(*sides)) if sides else frozenset()
+
+
+def read_record(generation: Path) -> dict[str, Any]:
+    """Return the JSON beside a generation; a stranger's file: anything wrong in it is as its absence."""
+    try:
+        record = json.loads(generation.with_suffix(".json").read_text(encoding="utf-8"))
+        for one in record.get("conditions", ()):
+            if one["modality"] not in SIDES or Fraction(one["start"]) < 0 or not isinstance(one["file"], str):
+                return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return {}
+    return record
 
 
 def pair_rows(

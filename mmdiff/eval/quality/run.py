@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import torch
 from mmdiff.data.manifest import MANIFEST_NAME, read_manifest
 from mmdiff.eval.features.base import Extractor
 from mmdiff.eval.features.registry import load_extractors
-from mmdiff.eval.quality import agreement, sets
+from mmdiff.eval.quality import agreement, memory, sets
 from mmdiff.eval.quality.card import describe
 from mmdiff.eval.quality.collect import Item, Reading, collect
 from mmdiff.eval.quality.columns import SHIFTS_MS, Column, floor_sets, shifted_items, shuffled_items
-from mmdiff.eval.quality.measures import AVAlignPeaks, Events, Loudness
-from mmdiff.eval.quality.pairs import pair_rows, partners
+from mmdiff.eval.quality.measures import Events, Loudness, OnsetsAndFlow
+from mmdiff.eval.quality.pairs import given_sides, pair_rows, partners
 from mmdiff.eval.quality.presets import Preset, find_preset
 from mmdiff.eval.quality.ranks import Ranks
 from mmdiff.eval.quality.sets import Row
@@ -135,7 +135,7 @@ def prepare(request: Request, ranks: Ranks) -> Study:
     files = [path for folder in request.generations for path in find_media(folder)]
     spec = request.preset.spec or protocol_spec(files)
     loaded, missing = load_extractors(request.preset.extractors, request.weights, ranks.place(request.device))
-    own = {"events": Events(), "av-align": AVAlignPeaks(), "loudness": Loudness()}
+    own = {"events": Events(), "av-align": OnsetsAndFlow(), "loudness": Loudness()}
     store = FeatureStore(request.cache or default_folder())
     return Study(request, spec, {**own, **loaded}, missing, store, ranks, [])
 
@@ -160,7 +160,7 @@ def evaluate(study: Study) -> dict[str, Any]:
             f"{request.reference}: {len(pool)} real clips can be read, {count} generations; give 2 or more"
         )
     real = Column("real pairs", "real", tuple(evenly(pool, used)))
-    made = [Column(c.name, c.kind, tuple(evenly(c.readings, used))) for c in made]
+    made = [replace(column, readings=tuple(evenly(column.readings, used))) for column in made]
     controls = measure_controls(study, real, made)
     training = measure_training(study)
     together = partners(study, made)
@@ -170,6 +170,7 @@ def evaluate(study: Study) -> dict[str, Any]:
         "columns": [summarize(column) for column in (*made, real)],
         "rows": to_numbers(rows),
         "differences": differences(rows),
+        "nearest": nearest(study, made, training) if training else [],
         "missing": study.missing,
         "rejected": study.rejected,
     }
@@ -181,7 +182,9 @@ def measure_generations(study: Study) -> list[Column]:
     most = study.request.num_clips or study.request.preset.num_clips
     for name, folder in name_folders(study.request.generations).items():
         windows = [Window(path, str(path), Fraction(0)) for path in evenly(find_media(folder), most)]
-        columns.append(Column(name, "generated", study.measure(name, [Item(window) for window in windows])))
+        readings = study.measure(name, [Item(window) for window in windows])
+        given = given_sides([reading.item.picture.path for reading in readings])
+        columns.append(Column(name, "generated", readings, given))
     return columns
 
 
@@ -223,10 +226,10 @@ def make_rows(
     floor = floor_sets(pool, len(real.readings), seed)
     used = {key: extractor.name for key, extractor in study.extractors.items() if key in sets.USES}
     for key, name in used.items():
-        rows += sets.distance_rows(key, name, real, made, floor, seed)
+        rows += sets.distance_rows(key, name, real, own_work(made, key), floor, seed)
     own = [*made, real, *controls["shifted"]]
     shuffled = {column.name: column for column in controls["shuffled"]}
-    for score in agreement.scores(fps):
+    for score in agreement.scores(fps, study.request.preset.av_align):
         if score.extractor in study.extractors:
             name = study.extractors[score.extractor].name
             rows += agreement.agreement_rows(score, name, own, shuffled, seed)
@@ -235,8 +238,24 @@ def make_rows(
     rows += pair_rows(study.extractors, made, together, seed)
     for key, name in used.items():
         if training is not None:
-            rows += sets.memorisation_rows(key, name, training, [*made, real], seed)
+            rows += memory.memorisation_rows(key, name, training, [*own_work(made, key), real], seed)
     return [row for row in rows if not study.request.preset.metrics or row.metric in study.request.preset.metrics]
+
+
+def own_work(made: Sequence[Column], key: str) -> list[Column]:
+    """Return the columns whose side that an extractor looks at was generated, not given."""
+    return [column for column in made if sets.USES[key].side not in column.given]
+
+
+def nearest(study: Study, made: Sequence[Column], training: Column) -> list[dict[str, Any]]:
+    """Return for every extractor and system the generations that are most like a training clip."""
+    return [
+        pair
+        for key, extractor in study.extractors.items()
+        if key in sets.USES
+        for column in own_work(made, key)
+        for pair in memory.nearest_pairs(key, extractor.name, training, column)
+    ]
 
 
 def summarize(column: Column) -> dict[str, Any]:
@@ -247,6 +266,7 @@ def summarize(column: Column) -> dict[str, Any]:
         "name": column.name,
         "kind": column.kind,
         "num_clips": len(column.readings),
+        "given": sorted(column.given),
         "num_silent": len(silent),
         "silent": [reading.item.picture.shown for reading in silent],
         "clips": [

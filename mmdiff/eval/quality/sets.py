@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from mmdiff.eval.metrics import classes, frechet, kernels, nearest
+from mmdiff.eval.metrics import classes, frechet, kernels
 from mmdiff.eval.metrics.sets import two_sets
 from mmdiff.eval.quality.collect import Reading
 from mmdiff.eval.quality.columns import Column
-from mmdiff.eval.quality.estimate import Estimate, of_sets, ratio
+from mmdiff.eval.quality.estimate import Estimate, of_sets
 
 
 @dataclass(frozen=True)
@@ -134,17 +134,3 @@ def _score_rows(extractor: str, use: Use, column: Column, seed: int) -> Iterator
         score = of_sets(float(measure([slice(None)])[0]), measure, (logits,), seed)
         how = "exp of the mean KL divergence to the mean, one split over all clips"
         yield Row("IS", extractor, use.side, "higher", column.name, column.kind, score, how)
-
-
-def memorisation_rows(key: str, extractor: str, training: Column, judged: Sequence[Column], seed: int) -> Iterator[Row]:
-    """Yield the share of clips that lie closer to a training clip than that one's nearest other training clip."""
-    use = USES[key]
-    known = np.concatenate(features(training.readings, extractor, use.output, "mean"))
-    for column in judged:
-        made = features(column.readings, extractor, use.output, "mean")
-        if not made or len(known) < 2:
-            continue
-        copies = nearest.authenticity(np.concatenate(made), known).is_memorised
-        share = ratio([(float(copy), 1.0) for copy in copies], [(i,) for i in range(len(copies))], len(copies), seed)
-        how = f"1 - authenticity (Alaa et al. 2022), against {len(known)} training clips, clip means"
-        yield Row("memorised", extractor, use.side, "lower", column.name, column.kind, share, how)

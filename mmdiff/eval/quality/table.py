@@ -6,7 +6,7 @@ from typing import Any
 
 from mmdiff.eval.quality.sets import Row
 
-ARROWS = {"lower": "lower is better", "higher": "higher is better", "": ""}
+ARROWS = {"lower": "lower is better", "higher": "higher is better", "": "to be compared with real pairs"}
 SIDES = {
     "picture": "Pictures",
     "sound": "Sounds",
@@ -91,6 +91,9 @@ def format_result(result: dict[str, Any]) -> str:
         f"{d['metric']} ({d['extractor']}): {d['of']} less {d['less']} is {format_number(d, sign='+')}: {d['verdict']}"
         for d in result["differences"]
     ]
+    for column in result["columns"]:
+        if column["given"]:
+            lines.append(f"{column['name']}: {' and '.join(column['given'])} given, not generated, so not judged")
     lines += [f"not measured with {name}: {reason}" for name, reason in result["missing"].items()]
     return "\n".join(lines + format_faults(result))
 
