@@ -1,7 +1,7 @@
 """AV-Align: do sounds begin when the picture moves most? Three published versions, which do not agree.
 
-Yariv et al., "Diverse and Aligned Audio-to-Video Generation via Text-to-Video Model Adaptation" (TempoTokens), 2023,
-section 4.1: peaks of sound are onsets, peaks of picture are local maxima of the mean optical flow, and the score is the
+Yariv et al., "Diverse and Aligned Audio-to-Video Generation via Text-to-Video Model Adaptation" (TempoTokens), 2023:
+peaks of sound are onsets, peaks of picture are local maxima of the mean optical flow, and the score is the
 intersection of both sets over their union. The paper's 2023 release, its 2025 release and JavisBench count differently;
 the variant's name belongs beside every score.
 """
