@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmdiff.eval.features.imagebind import ImageBind, ImageBindConfig, ImageBindNetwork, TowerConfig
-from mmdiff.eval.features.imagebind.extractor import windows_of
-from mmdiff.eval.features.imagebind.preprocess import kaldi_fbank, mel_views, still, video_views
+from mmdiff.eval.features.imagebind.preprocess import half_fps_views, kaldi_fbank, mel_views, still, video_views
+from mmdiff.eval.metrics import cosines
 from mmdiff.media import Clip
 
 TINY = ImageBindConfig(TowerConfig(16, 2, 2), TowerConfig(16, 2, 2), 8)
@@ -72,6 +72,7 @@ def test_clips_of_different_lengths_give_what_is_promised(extractor):
         assert shapes == {
             "frames": (frames, 8),
             "video": (1, 8),
+            "video_half_fps": (1, 8),
             "audio": (1, 8),
             "audio_windows": (windows, 8),
             "windows": (windows, 2),
@@ -109,15 +110,6 @@ def test_another_networks_file_is_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="not weights of ImageBindNetwork"):
         ImageBind.load(str(tmp_path / "other.pth"), config=TINY)
-
-
-def test_windows_are_those_of_javisbench():
-    windows, sounds = windows_of(100, Fraction(25), np.arange(64_000))
-    assert windows == [(0, 50), (13, 63), (26, 76), (39, 89), (50, 100)]
-    assert [part[0] for part in sounds] == [0, 8000, 16_000, 24_000, 32_000]
-    assert {len(part) for part in sounds} == {32_000}
-    windows, sounds = windows_of(50, Fraction(25), np.arange(64_000))
-    assert windows == [(0, 50)] and len(sounds[0]) == 64_000
 
 
 def fbank_by_hand(wave: np.ndarray) -> np.ndarray:
@@ -170,3 +162,25 @@ def test_pictures_are_cut_as_published():
     assert views[-1][:, 1].std(dim=(1, 2)).max() < 1e-3  # the last piece ends with the last frame, all grey
     assert still(frames[0]).shape == (3, 224, 224)
     assert still(np.zeros((300, 224, 3), np.uint8)).shape == (3, 224, 224)
+
+
+def test_half_a_frame_a_second_gives_pairs_of_neighbours():
+    frames = np.repeat(np.arange(200, dtype=np.uint8), 224 * 256 * 3).reshape(200, 224, 256, 3)
+
+    def shown(views):  # one crop of each pair, as the numbers of its frames
+        return ((views[::3, 0, :, 0, 0] * 0.26862954 + 0.48145466) * 255).round().int().tolist()
+
+    views = half_fps_views(frames, Fraction(25))
+    assert views.shape == (9, 3, 2, 224, 224)
+    assert shown(views) == [[24, 74], [74, 124], [124, 174]]
+    assert shown(half_fps_views(frames[:100], Fraction(25))) == [[24, 74]]
+    assert shown(half_fps_views(frames[:16], Fraction(10))) == [[9, 9]]
+
+
+def test_the_scores_take_what_it_gives(extractor):
+    found = extractor.extract([make_clip(22, 70_000)])[0]
+    assert cosines.avh_score(found["frames"], found["audio"]) == pytest.approx(
+        float(np.mean(found["frames"] @ found["audio"][0]) / np.linalg.norm(found["audio"])), abs=1e-6
+    )
+    score = cosines.javis_score(found["frames"], found["audio_windows"], found["windows"].astype(int))
+    assert -1 <= score <= 1

@@ -79,11 +79,16 @@ def still(frame: np.ndarray) -> Tensor:
 
 def square(frame: np.ndarray, size: int) -> np.ndarray:
     """Return a frame uint8 `h w 3` as `size size 3`: the short side scaled (bicubic, in 8 bits), the centre cut out."""
+    picture = shortened(frame, size)
+    top, left = (round((side - size) / 2) for side in picture.shape[:2])  # halves to even, as torchvision has it
+    return picture[top : top + size, left : left + size].copy()
+
+
+def shortened(frame: np.ndarray, size: int) -> np.ndarray:
+    """Return a frame uint8 `h w 3` with a short side of `size` (bicubic, antialiased, in 8 bits)."""
     short = min(frame.shape[:2])
     height, width = (int(size * side / short) for side in frame.shape[:2])
-    picture = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-    top, left = (round((side - size) / 2) for side in (height, width))  # halves to even, as torchvision has it
-    return picture[top : top + size, left : left + size].copy()
+    return np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def video_views(frames: np.ndarray, fps: Fraction) -> Tensor:
@@ -100,6 +105,20 @@ def video_views(frames: np.ndarray, fps: Fraction) -> Tensor:
         last = max(min(math.ceil((start + VIEW_SECONDS) * fps), len(frames)) - 1, first)
         views += crops(scaled(frames[[first, last]]))
     return torch.stack(views)
+
+
+def half_fps_views(frames: np.ndarray, fps: Fraction) -> Tensor:
+    """Return a video uint8 `f h w 3` as views `v 3 2 224 224`: neighbours at 0.5 fps in 8 s, three crops of each.
+
+    Frame i is the last one before 2 i + 1 s, as ffmpeg's filter fps=0.5 picks them. A clip of less than 3 s has only
+    one (the published code takes none of these) and is seen as a still. Source: av-benchmark, video_dataset.py.
+    """
+    count = min(max(math.floor(len(frames) / fps / 2 + Fraction(1, 2)), 1), 4)
+    picked = [min(math.ceil((2 * i + 1) * fps), len(frames)) - 1 for i in range(count)]
+    small = normalise(torch.from_numpy(np.stack([shortened(frames[i], IMAGE_SIZE) for i in picked])))
+    video = rearrange(small, "f c h w -> c f h w")
+    pairs = [(i, min(i + 1, count - 1)) for i in range(max(count - 1, 1))]
+    return torch.stack([crop for pair in pairs for crop in crops(video[:, list(pair)])])
 
 
 def scaled(frames: np.ndarray) -> Tensor:
