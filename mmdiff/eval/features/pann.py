@@ -146,26 +146,22 @@ class Pann(Extractor):
         self.network = network.to(self.device)
 
     @classmethod
-    def load(
-        cls,
-        source: str | None,
-        device: torch.device | str = "cpu",
-        name: str = "pann-cnn14-16k",
-        config: PannConfig | None = None,
-    ) -> "Pann":
+    def load(cls, source: str | None, device: torch.device | str = "cpu", config: PannConfig | None = None) -> "Pann":
         """Read `Cnn14_16k_mAP=0.438.pth` or `Cnn14_mAP=0.431.pth` (32 kHz) from a file, a folder or a hub id.
 
-        Errors: `ValueError` where there is no source or no such variant, or the tensors are another network's.
+        Which of them it is shows in the length of its window.
+
+        Errors: `ValueError` where there is no source, or the tensors are another network's.
         """
-        if name not in CONFIGS:
-            raise ValueError(f"{name}: no variant of PANN; give one of {', '.join(CONFIGS)}")
         if source is None:
-            raise ValueError(f"{name}: its weights ship in no package; give a file of Cnn14 (zenodo 3987831)")
+            raise ValueError("pann: its weights ship in no package; give a file of Cnn14 (zenodo 3987831)")
         weights = locate(source)
         # published files hold the order of the training data beside the network, as NumPy arrays
         with torch.serialization.safe_globals(_array_makers()):
             state = read_state(weights.path)
-        config = config or CONFIGS[name]
+        window = state.get("spectrogram_extractor.stft.conv_real.weight", torch.zeros(0)).shape[-1]
+        is_slow = window == CONFIGS["pann-cnn14-16k"].n_fft
+        config = config or CONFIGS["pann-cnn14-16k" if is_slow else "pann-cnn14-32k"]
         return cls(load_exactly(Cnn14(config), state, str(weights.path)), config, weights, device)
 
     @torch.inference_mode()
