@@ -36,12 +36,12 @@ class Player:
 
 def make_player(
     path: Path, *, start: float, duration_seconds: float | None, fps: Fraction,
-    audio_events: Sequence[float], video_events: Sequence[float],
+    audio_events: Sequence[float] = (), video_events: Sequence[float] = (), most_pixels: int | None = None,
 ) -> Player:  # fmt: skip
     """Read a clip's file and make its player.
 
     A file that lasts longer than `duration_seconds` is cut: `start` (seconds) is where the cut begins, and event times
-    count from there.
+    count from there. A picture of more than `most_pixels` either way is made smaller.
 
     Errors: `ValueError` where the file cannot be read.
     """
@@ -50,8 +50,9 @@ def make_player(
     wanted = min(duration_seconds or lasts, lasts - start, MAX_SECONDS)
     num_frames = max(round(wanted * fps), 1)
     is_cut = start > 0 or lasts > wanted + 1.5 / float(fps)
-    clip = _read_window(path, info, num_frames, fps, start)
-    data = _written(clip) if is_cut else Path(path).read_bytes()
+    scale = min(1, most_pixels / max(info.height, info.width)) if most_pixels else 1
+    clip = _read_window(path, info, num_frames, fps, start, scale)
+    data = _written(clip) if is_cut or scale < 1 else Path(path).read_bytes()
     seconds = num_frames / float(fps)
     spectrogram, strip = _png(spectrogram_image(clip)), _jpeg(film_strip(clip))
     return Player(
@@ -68,14 +69,14 @@ def make_player(
     )
 
 
-def _read_window(path: Path, info, num_frames: int, fps: Fraction, start: float) -> Clip:
+def _read_window(path: Path, info, num_frames: int, fps: Fraction, start: float, scale: float) -> Clip:
     """Read the frames that the page shows, with sound at a rate that they last a whole number of samples of."""
     sample_rate = info.sample_rate
     while (num_frames / fps * sample_rate).denominator != 1:
         num_frames -= 1
         if num_frames < 1:
             raise ValueError(f"{path}: no whole number of frames at {fps} fps fits its sample rate {sample_rate}")
-    height, width = info.height // 2 * 2, info.width // 2 * 2  # what H.264 can write
+    height, width = (max(int(size * scale) // 2 * 2, 2) for size in (info.height, info.width))  # what H.264 can write
     spec = ClipSpec(num_frames, fps, height, width, sample_rate, 1)
     return read_clip(path, spec, start=start)
 

@@ -122,6 +122,44 @@ def interval_plot(rows: Sequence[Mapping], metric: str, label: str) -> Figure | 
     return Figure(axes.draw(alt, parts), alt, caption)
 
 
+def estimate_plot(rows: Sequence[Mapping], label: str, yardstick: Mapping | None = None) -> Figure | None:
+    """Draw one metric's rows (of, kind, value, low, high) as dots with intervals, over a band of the yardstick's own.
+
+    The axis holds nought where that is no farther away than the values reach. None where no row has a value.
+    """
+    shown = [row for row in rows if is_number(row["value"])]
+    if not shown:
+        return None
+    axes = Axes(_limits(shown), (0, 1), label, "", 560, TOP + BOTTOM + 24 * len(shown), left_margin=190)
+    parts = []
+    if yardstick is not None and is_number(yardstick["low"]) and is_number(yardstick["high"]):
+        left, right = axes.left(yardstick["low"]), axes.left(yardstick["high"])
+        band = Markup('<rect class="band {}" x="{}" y="{}" width="{}" height="{}"/>')
+        parts.append(band.format(yardstick["kind"], left, TOP, round(right - left, 2), axes.height - TOP - BOTTOM))
+    for number, row in enumerate(shown):
+        middle = TOP + 24 * number + 12
+        parts.append(text(axes.left_margin - 12, middle + 4, shorten(row["of"], 27), "tick end"))
+        if is_number(row["low"]) and is_number(row["high"]):
+            parts.append(line(axes.left(row["low"]), middle, axes.left(row["high"]), middle, f"interval {row['kind']}"))
+        parts.append(_circle(axes.left(row["value"]), middle, f"dot {row['kind']}"))
+    alt = f"{label}: " + "; ".join(f"{row['of']} {row['value']:.3g}" for row in shown)
+    return Figure(axes.draw(alt, parts), alt, "")
+
+
+def _limits(rows: Sequence[Mapping]) -> tuple[float, float]:
+    values = [row[end] for row in rows for end in ("value", "low", "high") if is_number(row[end])]
+    low, high = min(values), max(values)
+    reach = high - low or abs(high) or 1
+    low, high = (low if low > reach else min(low, 0)), (high if -high > reach else max(high, 0))
+    margin = 0.04 * (high - low)
+    return low - margin * (low != 0), high + margin * (high != 0)
+
+
+def shorten(words: str, most: int) -> str:
+    """Leave out the middle of words that are longer than so many letters."""
+    return words if len(words) <= most else f"{words[: most // 2]}…{words[len(words) - (most - 1) // 2 :]}"
+
+
 def offset_histogram(offsets: Mapping[str, tuple[str, Sequence[float]]]) -> Figure | None:
     """Draw signed offsets in ms as one panel a row (name -> kind, offsets), on one axis; None where there are none."""
     offsets = {name: (kind, [v for v in values if is_number(v)]) for name, (kind, values) in offsets.items()}

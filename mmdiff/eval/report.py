@@ -82,11 +82,7 @@ def render(
     result: Mapping[str, Any], folder: Path, sections: Sequence[Section], title: str, introduction: Sequence[str]
 ) -> str:
     """Return the report's HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"interval": format_interval, "number": format_number, "seconds": format_times}
+    environment = page_environment()
     protocol, rows = result["protocol"], result["rows"]
     kinds = {row["name"]: row["kind"] for row in rows}
     offsets = {
@@ -113,6 +109,16 @@ def render(
         protocol=protocol,
         protocol_lines=flatten(protocol),
     )
+
+
+def page_environment() -> Environment:
+    """Return what makes pages from this folder's templates: everything is escaped, and nothing may be undefined."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"interval": format_interval, "number": format_number, "seconds": format_times}
+    return environment
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
