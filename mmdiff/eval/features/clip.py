@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmdiff.eval.features.base import Extractor, to_array
+from mmdiff.eval.features.base import Extractor, InputRate, to_array
 from mmdiff.eval.features.preprocess import crop_centre, resize_bicubic_whole
 from mmdiff.eval.features.vision import run_frames
 from mmdiff.media import Clip as MediaClip
@@ -44,6 +44,7 @@ class Clip(Extractor):
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.tokenizer = tokenizer
         self.size = int(network.config.vision_config.image_size)
+        self.rate = InputRate(size=(self.size, self.size))
         self.context = int(network.config.text_config.max_position_embeddings)
 
     @classmethod

@@ -52,7 +52,7 @@ def inception_pixels(pixels: Tensor, variant: str = "clean") -> Tensor:
     """Return pixels `f 3 h w` of 0 .. 255 at 299 x 299, still 0 .. 255 and not rounded.
 
     `clean`: bicubic with antialiasing in float, clipped, as clean-fid does with PIL (Parmar et al. 2022; the two differ
-    by less than 0.001). `pytorch-fid`: bilinear without antialiasing. `torch-fidelity`: bilinear as in TensorFlow 1,
+    by less than 0.01). `pytorch-fid`: bilinear without antialiasing. `torch-fidelity`: bilinear as in TensorFlow 1,
     where pixel i lies at i and not at i + 1/2.
 
     Errors: `ValueError` for another variant.

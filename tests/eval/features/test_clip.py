@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
 def test_frames_and_prompts_become_unit_vectors_of_one_space(folder):
     clip = Clip.load(str(folder))
     assert clip.name == "clip:tiny-clip" and len(clip.weights.sha256) == 64
+    assert clip.rate.size == (32, 32)
     first, second = clip.extract([noise_clip(3, 1), noise_clip(2, 2, 70, 33)])
     texts = clip.embed_text(["a cat", "drums in the rain and much more than fits", "", "a cat"])
     for x, shape in ((first["embedding"], (3, 6)), (second["embedding"], (2, 6)), (texts, (4, 6))):

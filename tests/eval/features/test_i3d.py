@@ -21,6 +21,7 @@ def test_the_network_has_the_tensors_of_the_published_file():
     names = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
     assert len(names) == 287
     assert sum(x.numel() for x in network.parameters()) == 12_697_264
+    assert {x.eps for x in network.modules() if isinstance(x, torch.nn.BatchNorm3d)} == {1e-5}  # of all FVD code
     shapes = {name: tuple(x.shape) for name, x in network.state_dict().items()}
     assert shapes["Conv3d_1a_7x7.conv3d.weight"] == (64, 3, 7, 7, 7)
     assert shapes["Mixed_4f.b1b.conv3d.weight"] == (320, 160, 3, 3, 3)

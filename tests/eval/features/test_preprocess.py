@@ -15,7 +15,7 @@ I3D_VARIANT = {"mm_diffusion": "mm-diffusion", "cd_fvd": "direct"}
 INCEPTION_VARIANT = {"clean": "clean", "legacy_pytorch": "pytorch-fid"}
 PROBES_299 = ((0, 0), (10, 200), (150, 150), (298, 298))
 
-pytestmark = pytest.mark.skipif(not IS_HERE, reason=f"no vectors in {VECTORS}")
+needs_vectors = pytest.mark.skipif(not IS_HERE, reason=f"no vectors in {VECTORS}")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def _at(x, key):
     return x[tuple(slice(None) if part == ":" else int(part) for part in key[len("probe[") : -1].split(","))]
 
 
+@needs_vectors
 @pytest.mark.parametrize("name", EXPECTED.get("i3d_preprocess", {}))
 def test_i3d_sees_what_the_published_code_shows_it(name, inputs):
     wanted = EXPECTED["i3d_preprocess"][name]
@@ -43,6 +44,7 @@ def test_i3d_sees_what_the_published_code_shows_it(name, inputs):
         assert value == pytest.approx(wanted[key], abs=1e-4), key
 
 
+@needs_vectors
 @pytest.mark.parametrize("name", EXPECTED.get("clean_fid_resize_299", {}))
 def test_inception_sees_what_clean_fid_and_pytorch_fid_show_it(name, inputs):
     wanted = EXPECTED["clean_fid_resize_299"][name]
@@ -56,7 +58,7 @@ def test_inception_sees_what_clean_fid_and_pytorch_fid_show_it(name, inputs):
     assert np.array(probes) == pytest.approx(np.array(wanted["probe"]), abs=0.05)
 
 
-def test_bicubic_is_that_of_pil_in_float(inputs):
+def test_bicubic_is_that_of_pil_in_float():
     from PIL import Image
 
     for height, width in ((30, 44), (200, 250), (700, 320)):
