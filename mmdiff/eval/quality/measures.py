@@ -75,7 +75,7 @@ class Loudness(Measure):
         """Return loudness and peak."""
         return [
             {
-                "lufs": np.array([loudness.integrated_loudness(clip.waveform.T, clip.sample_rate)]),
+                "lufs": np.array([loudness.integrated_loudness(clip.waveform, clip.sample_rate)]),
                 "peak": np.array([float(np.abs(clip.waveform).max(initial=0.0))]),
             }
             for clip in clips

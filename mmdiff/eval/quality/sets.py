@@ -11,6 +11,7 @@ from mmdiff.eval.metrics.sets import two_sets
 from mmdiff.eval.quality.collect import Reading
 from mmdiff.eval.quality.columns import Column
 from mmdiff.eval.quality.estimate import Estimate, of_sets
+from mmdiff.eval.windows import evenly
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Use:
-    """How an extractor's features are compared: one vector a clip (`mean`) or `all`, and the metrics' names."""
+    """How an extractor's features are compared, and the metrics' names.
+
+    `pool` is `mean` (one vector a clip), `all`, or `few` (of all frames, four spread over the clip).
+    """
 
     side: str
     output: str
@@ -40,11 +44,14 @@ class Use:
     scored: str = ""  # output whose Inception Score is taken
 
 
+UNITS = {"mean": "clip means", "all": "all features of a clip", "few": "four frames a clip"}
+FEW = 4
+BANDWIDTH_ROWS = 4096  # whose distances give KAD its bandwidth: memory grows with their square
 USES = {
     "efficientnet-lite0": Use("picture", "embedding", "mean"),
     "i3d": Use("picture", "logits", "all", "FVD", "KVD"),
     "i3d-direct": Use("picture", "logits", "all", "FVD", "KVD"),
-    "inception": Use("picture", "embedding", "all", "FID", "KID", scored="logits"),
+    "inception": Use("picture", "embedding", "few", "FID", "KID", scored="logits_unbiased"),
     "clip": Use("picture", "embedding", "mean"),
     "musicnn-mtt": Use("sound", "embedding", "all", kernel="KAD"),
     "musicnn-msd": Use("sound", "embedding", "all", kernel="KAD"),
@@ -58,7 +65,9 @@ USES = {
 def features(readings: Sequence[Reading], extractor: str, output: str, pool: str = "all") -> list[np.ndarray]:
     """Return the arrays `k d` of the clips that an extractor could measure."""
     found = [reading.arrays[extractor][output] for reading in readings if extractor in reading.arrays]
-    return [array.mean(0, keepdims=True) for array in found] if pool == "mean" else found
+    if pool == "mean":
+        return [array.mean(0, keepdims=True) for array in found]
+    return [np.stack(evenly(array, FEW)) for array in found] if pool == "few" else found
 
 
 def distance_rows(
@@ -72,8 +81,8 @@ def distance_rows(
     pairs = [(column.name, column.kind, real, take(column.readings)) for column in judged]
     pairs.append(("real against real", "floor", take(floor[0]), take(floor[1])))
     pairs = [pair for pair in pairs if min(len(pair[2]), len(pair[3])) > 1]
-    unit = "clip means" if use.pool == "mean" else "all features of a clip"
-    how = f"Fréchet distance of {unit}, float64, by singular values" + (f", x {use.scale:g}" if use.scale != 1 else "")
+    how = f"Fréchet distance of {UNITS[use.pool]}, float64, by singular values"
+    how += f", x {use.scale:g}" if use.scale != 1 else ""
     limit = "2 FD(n) - mean FD(n/2), both sets halved: a line in 1/n (Chong and Forsyth 2020)"
     near = [(name, kind, frechet_estimate(x, y, use.scale, seed)) for name, kind, x, y in pairs]
     for name, kind, estimate in near:
@@ -91,7 +100,7 @@ def _kernel_rows(
 ) -> Iterator[Row]:
     kernel, scale, how = kernels.cubic_kernel, 1.0, "unbiased squared MMD, kernel (x.y/d + 1)^3, all features at once"
     if use.kernel == "KAD" and pairs:
-        bandwidth = kernels.median_distance(np.concatenate(real))
+        bandwidth = kernels.median_distance(np.stack(evenly(np.concatenate(real), BANDWIDTH_ROWS)))
         kernel, scale = kernels.radial_kernel(bandwidth), kernels.KAD_SCALE
         how = f"100 x unbiased squared MMD, Gaussian kernel, bandwidth {bandwidth:.6g} from the real clips"
     for name, kind, x, y in pairs:
@@ -124,7 +133,7 @@ def kernel_estimate(
 
 
 def _score_rows(extractor: str, use: Use, column: Column, seed: int) -> Iterator[Row]:
-    logits = features(column.readings, extractor, use.scored)
+    logits = features(column.readings, extractor, use.scored, use.pool)
     if len(logits) > 1:
         rows = np.concatenate(logits)
 

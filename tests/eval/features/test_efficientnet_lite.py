@@ -31,7 +31,7 @@ def real():
 
 
 def _clip(frames):
-    return Clip(np.ascontiguousarray(frames, np.uint8), np.zeros((1, 16000), np.float32), Fraction(10), 16000)
+    return Clip(np.ascontiguousarray(frames, np.uint8), np.zeros((1, 16000), np.float32), Fraction(4), 16000)
 
 
 def _drawn(kind, num_frames=4, side=96):
@@ -67,8 +67,15 @@ def test_the_real_weights_tell_pictures_apart_and_know_a_chessboard_from_a_ball(
 
 
 @needs_weights
+def test_four_frames_a_second_are_looked_at(real):
+    slow = _drawn("ball", 4)
+    fast = Clip(np.repeat(slow.frames, 5, axis=0), slow.waveform, Fraction(20), 16000)
+    np.testing.assert_allclose(real.extract([fast])[0]["embedding"], real.extract([slow])[0]["embedding"], atol=1e-5)
+
+
+@needs_weights
 def test_the_weights_are_named_and_their_licence_too(real):
-    assert real.name == "efficientnet-lite0" and real.weights.source.startswith(f"{DISTRIBUTION}==")
+    assert real.name == "efficientnet-lite0:4fps" and real.weights.source.startswith(f"{DISTRIBUTION}==")
     assert real.weights.sha256.startswith("57934424")  # the file is named after its own hash
     assert real.licence == "Apache-2.0"
 
