@@ -53,7 +53,7 @@ def _first_heard(channel: FrameVariables) -> int:
 def _detection(channels: list[FrameVariables]) -> tuple[float, float]:
     """Return the largest smoothed probability of detection, and the average distorted block (section 4.7).
 
-    The published maximum forgets slowly; the standard sets its forgetting to 1 for Basic, that is none.
+    The factor by which the standard lets the maximum be forgotten is 1 in Basic: it is kept for good.
     """
     probability = np.maximum.reduce([channel.detection_probability for channel in channels])
     steps = np.maximum.reduce([channel.detection_steps for channel in channels]).sum(-1)
@@ -86,7 +86,7 @@ def _root_mean_square(values: np.ndarray) -> float:
 
 
 def _windowed(values: np.ndarray) -> float:
-    """Return the windowed average over 0.1 s (section 5.2.3), 0 where there are fewer values than a window holds."""
+    """Return the windowed average over 0.1 s (section 5), 0 where there are fewer values than a window holds."""
     if len(values) < WINDOW_FRAMES:
         return 0.0
     windows = np.lib.stride_tricks.sliding_window_view(np.sqrt(values), WINDOW_FRAMES)

@@ -27,8 +27,9 @@ def peaq_basic(reference: np.ndarray, degraded: np.ndarray, sample_rate: int = S
     """Return the objective difference grade of a degraded signal against its own reference, by PEAQ Basic.
 
     PEAQ compares a degraded signal with the very signal that it was made from, aligned in time: it is for codecs and
-    vocoders. It says nothing about generated music, which has no such reference: unrelated sounds always grade -3.91,
-    however good, and a change of gain alone counts as damage.
+    vocoders. It says nothing about generated music, which has no such reference: unrelated sounds grade from about -3
+    to -3.9, however good, and a change of gain alone counts as damage. Signals that are lost altogether are outside of
+    what the network learnt: silence in place of music may grade -1.6.
 
     Both are floating point waveforms `n` or `c n` in [-1, 1], one or two channels, at 48 kHz; full scale plays at
     92 dB SPL. Frames count from where the reference begins to where it ends, above -58 dB of full scale; of less than
@@ -72,7 +73,7 @@ def _check(reference: np.ndarray, degraded: np.ndarray, sample_rate: int) -> tup
 
 
 def _data_frames(reference: np.ndarray) -> tuple[int, int]:
-    """Return the first frame of data and the one after the last in samples `c n` (Kabal, section 6.1).
+    """Return the first frame of data and the one after the last in samples `c n` as Kabal finds them.
 
     Where channels begin within one block of 2044 samples the later one counts; where they end, the last.
     """
@@ -88,6 +89,6 @@ def _data_frames(reference: np.ndarray) -> tuple[int, int]:
     first, last = start // HOP_LENGTH, (end + 1 - N_FFT // 2) // HOP_LENGTH + 1
     if last <= first:
         raise ValueError(
-            f"PEAQ: the reference sounds only from sample {start} to {end}, too short to fill a frame; give a longer one"
+            f"PEAQ: the reference sounds only from sample {start} to {end}, too short for a frame; give a longer one"
         )
     return first, last

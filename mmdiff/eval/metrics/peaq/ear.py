@@ -1,4 +1,4 @@
-"""The ear of PEAQ Basic: from a waveform to the excitation of 109 critical bands (ITU-R BS.1387-1, Annex 2, section 2.1).
+"""The ear of PEAQ Basic: from a waveform to the excitation of 109 critical bands (ITU-R BS.1387-1, Annex 2, part 2.1).
 
 Shapes: samples `n`, frames `f`, spectral bins `k` (1025), critical bands `z` (109). Powers are on the scale on which a
 sine of full scale at 1019.5 Hz has 92 dB SPL. Where the standard leaves room we follow P. Kabal, "An Examination and
@@ -64,7 +64,7 @@ def critical_bands() -> Bands:
 
 
 def frame(samples: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Return frames first .. last (excluded) `f 2048` of samples `n`, half of each shared with the next, zeros after."""
+    """Return frames first to last (excluded) `f 2048` of samples `n`, half of each in the next, zeros past the end."""
     needed = (last - 1) * HOP_LENGTH + N_FFT
     piece = samples[first * HOP_LENGTH : needed]
     piece = np.pad(piece, (0, needed - first * HOP_LENGTH - len(piece)))
@@ -72,7 +72,7 @@ def frame(samples: np.ndarray, first: int, last: int) -> np.ndarray:
 
 
 def power_spectrum(frames: np.ndarray) -> np.ndarray:
-    """Return the calibrated power `f k` of frames `f 2048` under a Hann window (Kabal, section 2.3)."""
+    """Return the calibrated power `f k` of frames `f 2048` under a Hann window (section 2.1.3)."""
     return np.abs(np.fft.rfft(frames * (_calibration() * np.hanning(N_FFT)), axis=-1)) ** 2
 
 

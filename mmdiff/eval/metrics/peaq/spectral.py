@@ -1,4 +1,4 @@
-"""What PEAQ reads from the spectra: bandwidths and the error's harmonic structure (ITU-R BS.1387-1, Annex 2, section 4).
+"""What PEAQ reads from the spectra: bandwidths and the error's harmonic structure (ITU-R BS.1387-1, Annex 2, part 4).
 
 Shapes: frames `f`, spectral bins `k` (1025). A frame that a variable passes over has the value -1.
 """
@@ -38,8 +38,8 @@ def harmonic_structure(
 ) -> np.ndarray:
     """Return how regularly the error's spectrum repeats along frequency `f` (section 4.8).
 
-    The frames `f 2048` say which are silent; the powers `f k` give the error: the logarithm of their ratio up to 12 kHz.
-    It is correlated with itself at lags of 0 .. 255 bins, and the strongest period of that is the value. A frame in
+    The frames `f 2048` say which are silent; the powers `f k` give the error: the log of their ratio up to 12 kHz. That
+    is correlated with itself at lags of 0 .. 255 bins, and the strongest period of the result is the value. A frame in
     which a signal has bins of no power at all has no such ratio, and the value 0 (as in Kabal's program).
     """
     half = N_FFT // 2
@@ -57,7 +57,7 @@ def harmonic_structure(
 
 
 def _normalised_correlation(error: np.ndarray) -> np.ndarray:
-    """Return the correlation `f 256` of the first 256 errors of `f 511` with those at each lag, 1 where there are none."""
+    """Return the correlation `f 256` of the first 256 errors of `f 511` with those at each lag, 1 where all are 0."""
     n_fft = 2 * NUM_LAGS
     start = np.fft.rfft(error[:, :NUM_LAGS], n_fft, axis=-1)
     products = np.fft.irfft(np.conj(start) * np.fft.rfft(error, n_fft, axis=-1), n_fft, axis=-1)[:, :NUM_LAGS]
