@@ -160,6 +160,8 @@ def test_pictures_are_cut_as_published():
     left, _, right = views[0], views[1], views[2]
     assert left[0, 0, 0, 0] > 1.5 > -1.5 > right[0, 0, -1, -1]
     assert views[-1][:, 1].std(dim=(1, 2)).max() < 1e-3  # the last piece ends with the last frame, all grey
+    assert len(video_views(frames[:50], Fraction(25))) == 3  # five times the same two seconds
+    assert len(video_views(frames[:50, :, :48], Fraction(25))) == 1  # and three times the same square
     assert still(frames[0]).shape == (3, 224, 224)
     assert still(np.zeros((300, 224, 3), np.uint8)).shape == (3, 224, 224)
 

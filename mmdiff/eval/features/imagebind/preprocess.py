@@ -95,12 +95,12 @@ def video_views(frames: np.ndarray, fps: Fraction) -> Tensor:
     """Return a video uint8 `f h w 3` as views `v 3 2 224 224`: five pieces of two seconds, three crops of each.
 
     The pieces are evenly spread; of each the first and the last frame are taken, scaled to a short side of 224
-    (bilinear, no antialiasing), and cut at both ends and in the middle of the long side.
+    (bilinear, no antialiasing), and cut at both ends and in the middle of the long side. Views that are the same (up to
+    two seconds, or of a square picture) come once: their mean is the same.
     """
     spare = max(Fraction(len(frames)) / fps - VIEW_SECONDS, Fraction(0))
     views = []
-    for i in range(NUM_VIDEO_VIEWS):
-        start = spare * i / (NUM_VIDEO_VIEWS - 1)
+    for start in sorted({spare * i / (NUM_VIDEO_VIEWS - 1) for i in range(NUM_VIDEO_VIEWS)}):
         first = min(math.ceil(start * fps), len(frames) - 1)
         last = max(min(math.ceil((start + VIEW_SECONDS) * fps), len(frames)) - 1, first)
         views += crops(scaled(frames[[first, last]]))
@@ -133,11 +133,11 @@ def scaled(frames: np.ndarray) -> Tensor:
 
 
 def crops(video: Tensor) -> list[Tensor]:
-    """Return the first, middle and last square `... 224 224` along the long side of a video `... h w`."""
+    """Return the first, middle and last square `... 224 224` along the long side of `... h w`; one of a square."""
     height, width = video.shape[-2:]
     top, left = (math.ceil((side - IMAGE_SIZE) / 2) for side in (height, width))
     if height > width:
         corners = [(0, left), (top, left), (height - IMAGE_SIZE, left)]
     else:
         corners = [(top, 0), (top, left), (top, width - IMAGE_SIZE)]
-    return [video[..., y : y + IMAGE_SIZE, x : x + IMAGE_SIZE] for y, x in corners]
+    return [video[..., y : y + IMAGE_SIZE, x : x + IMAGE_SIZE] for y, x in dict.fromkeys(corners)]
