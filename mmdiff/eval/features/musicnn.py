@@ -21,7 +21,7 @@ INSTALL = "pip install --no-deps musicnn==0.1.0"
 SAMPLE_RATE, N_FFT, HOP_LENGTH, N_MELS = 16_000, 512, 256, 96
 PATCH_FRAMES = 187  # 3 s
 MIN_REPEATED_SECONDS = 1.0
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 KERNELS = (7, 7, 128, 64, 32)  # frames that the five kinds of filters of the front end see
 DATASETS = MappingProxyType({"musicnn-mtt": "MTT_musicnn", "musicnn-msd": "MSD_musicnn"})
 REPEATED = ":repeat-pad"

@@ -171,7 +171,7 @@ class Pann(Extractor):
         Errors: `ValueError` for a clip too short to leave one step after the poolings.
         """
         sounds = [sound_at(clip, self.config.sample_rate) for clip in clips]
-        least = max(self.config.min_samples, self.config.n_fft)
+        least = self.config.min_samples
         for sound in sounds:
             if len(sound) < least:
                 raise ValueError(
