@@ -20,12 +20,13 @@ COLOURS = ((6, 6, 16), (46, 16, 92), (120, 28, 109), (188, 55, 84), (237, 105, 3
 
 @dataclass(frozen=True)
 class Player:
-    """What the page shows of one clip: data URIs, size and duration, and event times in seconds."""
+    """What a page shows of one clip: data URIs (the poster is its first frame), size, duration, event times in s."""
 
     name: str
     mp4: str
     spectrogram: str
     strip: str
+    poster: str
     duration_seconds: float
     height: int
     width: int
@@ -55,17 +56,19 @@ def make_player(
     data = _written(clip) if is_cut or scale < 1 else Path(path).read_bytes()
     seconds = num_frames / float(fps)
     spectrogram, strip = _png(spectrogram_image(clip)), _jpeg(film_strip(clip))
+    poster = _jpeg(Image.fromarray(clip.frames[0]))
     return Player(
         name=Path(path).stem if not is_cut else f"{Path(path).stem} from {start:.1f} s",
         mp4=_data_uri("video/mp4", data),
         spectrogram=_data_uri("image/png", spectrogram),
         strip=_data_uri("image/jpeg", strip),
+        poster=_data_uri("image/jpeg", poster),
         duration_seconds=seconds,
         height=clip.frames.shape[1],
         width=clip.frames.shape[2],
         audio_events=tuple(t for t in audio_events if 0 <= t <= seconds),
         video_events=tuple(t for t in video_events if 0 <= t <= seconds),
-        num_bytes=4 * (len(data) + len(spectrogram) + len(strip)) // 3,
+        num_bytes=4 * (len(data) + len(spectrogram) + len(strip) + len(poster)) // 3,
     )
 
 

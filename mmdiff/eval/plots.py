@@ -122,7 +122,7 @@ def interval_plot(rows: Sequence[Mapping], metric: str, label: str) -> Figure | 
     return Figure(axes.draw(alt, parts), alt, caption)
 
 
-def estimate_plot(rows: Sequence[Mapping], label: str, yardstick: Mapping | None = None) -> Figure | None:
+def estimate_plot(rows: Sequence[Mapping], title: str, label: str, yardstick: Mapping | None = None) -> Figure | None:
     """Draw one metric's rows (of, kind, value, low, high) as dots with intervals, over a band of the yardstick's own.
 
     The axis holds nought where that is no farther away than the values reach. None where no row has a value.
@@ -130,7 +130,7 @@ def estimate_plot(rows: Sequence[Mapping], label: str, yardstick: Mapping | None
     shown = [row for row in rows if is_number(row["value"])]
     if not shown:
         return None
-    axes = Axes(_limits(shown), (0, 1), label, "", 560, TOP + BOTTOM + 24 * len(shown), left_margin=190)
+    axes = Axes(_limits(shown), (0, 1), label, "", 480, TOP + BOTTOM + 24 * len(shown), left_margin=168)
     parts = []
     if yardstick is not None and is_number(yardstick["low"]) and is_number(yardstick["high"]):
         left, right = axes.left(yardstick["low"]), axes.left(yardstick["high"])
@@ -138,12 +138,12 @@ def estimate_plot(rows: Sequence[Mapping], label: str, yardstick: Mapping | None
         parts.append(band.format(yardstick["kind"], left, TOP, round(right - left, 2), axes.height - TOP - BOTTOM))
     for number, row in enumerate(shown):
         middle = TOP + 24 * number + 12
-        parts.append(text(axes.left_margin - 12, middle + 4, shorten(row["of"], 27), "tick end"))
+        parts.append(text(axes.left_margin - 12, middle + 4, shorten(row["of"], 24), "tick end"))
         if is_number(row["low"]) and is_number(row["high"]):
             parts.append(line(axes.left(row["low"]), middle, axes.left(row["high"]), middle, f"interval {row['kind']}"))
         parts.append(_circle(axes.left(row["value"]), middle, f"dot {row['kind']}"))
-    alt = f"{label}: " + "; ".join(f"{row['of']} {row['value']:.3g}" for row in shown)
-    return Figure(axes.draw(alt, parts), alt, "")
+    alt = f"{title}, {label}: " + "; ".join(f"{row['of']} {row['value']:.3g}" for row in shown)
+    return Figure(axes.draw(alt, parts), alt, title)
 
 
 def _limits(rows: Sequence[Mapping]) -> tuple[float, float]:

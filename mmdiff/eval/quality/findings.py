@@ -19,25 +19,25 @@ TOPICS = {
 }
 FLOOR_WORDS = {
     "worse": "farther from the real clips than real clips are from one another (the floor)",
-    "same": "not to be told from the floor (the intervals overlap)",
+    "same": "cannot be told from the floor, real clips against real clips (the intervals overlap)",
     "better": "below the floor: are the real clips themselves among them?",
     "": "without an interval to compare with a floor",
 }
 CHANCE_WORDS = {
     "better": "better than chance",
-    "same": "not to be told from chance",
+    "same": "cannot be told from chance",
     "worse": "worse than chance",
     "": "",
 }
 REAL_WORDS = {
     "worse": "worse than real pairs",
-    "same": "not to be told from real pairs",
+    "same": "cannot be told from real pairs",
     "better": "better than real pairs",
     "": "",
 }
 COPY_WORDS = {
     "worse": "more of them lie close to a training clip than of real held-out clips: look at them below",
-    "same": "not to be told from real held-out clips; copying is not shown, and with few clips not ruled out",
+    "same": "cannot be told from real held-out clips: copying is neither shown nor ruled out",
     "better": "fewer of them lie close to a training clip than of real held-out clips",
     "": "without an interval to compare with real held-out clips",
 }
@@ -50,6 +50,7 @@ class Finding:
     topic: str
     verdict: str
     numbers: tuple[str, ...] = ()
+    by: str = ""  # the extractor, where all numbers are made with the same one
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def describe_systems(result: Mapping[str, Any]) -> list[Findings]:
 def _of_system(column: Mapping[str, Any], rows: Sequence[Numbers]) -> Iterator[Finding]:
     own = [row for row in rows if row["of"] == column["name"] and is_number(row["value"])]
     for side, topic in TOPICS.items():
+        if side in column["given"]:
+            yield Finding(topic, "Given to the model, not generated, and so not judged")
         judged = [row for row in own if row["side"] == side and row["metric"] != MEMORISED]
         judge = _beside_floor if side in ("picture", "sound") else _beside_controls
         yield from _gather(topic, [(*judge(row, rows), row) for row in judged])
@@ -103,9 +106,9 @@ def _gather(topic: str, judged: Sequence[tuple[str, str, Numbers]]) -> Iterator[
     for verdict, beside, row in judged:
         name = row["metric"] if is_one else f"{row['metric']} ({row['extractor']})"
         verdicts.setdefault(verdict, []).append(f"{name} {number(row)}{beside}")
+    by = f"by {judged[0][2]['extractor']}: " if is_one else ""
     for verdict, texts in verdicts.items():
-        by = f" (by {judged[0][2]['extractor']})" if is_one else ""
-        yield Finding(topic, f"{verdict[:1].upper()}{verdict[1:]}{by}", tuple(texts))
+        yield Finding(topic, verdict[:1].upper() + verdict[1:], tuple(texts), by)
         topic = ""
 
 
@@ -150,8 +153,8 @@ def describe_differences(result: Mapping[str, Any]) -> list[Findings]:
         verdicts: dict[str, list[str]] = {}
         for d in pairs:
             verdicts.setdefault(d["verdict"], []).append(f"{d['metric']} ({d['extractor']}) {number(d, '+')}")
-        lines = tuple(Finding("", f"{v[:1].upper()}{v[1:]}", tuple(texts)) for v, texts in verdicts.items())
-        found.append(Findings(f"{of} less {less}", lines or (Finding("", "No metric has both."),)))
+        lines = tuple(Finding(f"{v[:1].upper()}{v[1:]}", "", tuple(texts)) for v, texts in verdicts.items())
+        found.append(Findings(f"{of} against {less}", lines or (Finding("", "No metric has both."),)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ MAX_PIXELS = 256  # of a player's picture, either way
 MAX_PLAYER_BYTES = 10_000_000  # of all clips together
 MAX_PAIR_BYTES = 8_000_000  # of all pairs of generation and training clip together
 MAX_FILES = 2000  # of those left out that the page names; evaluation.json names all
-SHOWN_FAULTS = 8
+SHOWN_FAULTS = 8  # reasons, and pairs of a system, that are not folded away
+SHOWN_PAIRS = 2
 CARD = ("reference", "generations", "num_clips", "num_training_clips", "clip", "statistics", "device")
 
 
@@ -86,7 +87,6 @@ class PairGroup:
     side: str
     pairs: tuple[Pair, ...]
     faults: tuple[str, ...]
-    num_pairs: int
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def render(result: Mapping[str, Any]) -> str:
         faults=faults(result["rejected"]),
         num_rejected=len(result["rejected"]),
         shown_faults=SHOWN_FAULTS,
+        shown_pairs=SHOWN_PAIRS,
         missing=result["missing"],
         protocol=protocol,
         card=flatten({name: protocol[name] for name in CARD}),
@@ -153,11 +154,11 @@ def _line(rows: Sequence[Numbers], systems: Sequence[str]) -> Line:
         clips = _count(row)
         cells[place].append(Entry(label, row["kind"], value, interval, clips if clips != usual else ""))
     first, yardstick = rows[0], next((row for row in rows if row["kind"] in ("floor", "real")), None)
-    figure = estimate_plot(rows, f"{first['metric']}, {ARROWS[first['better']]}".rstrip(", "), yardstick)
-    if figure is not None:
-        figure = replace(figure, caption=f"{first['metric']} by {first['extractor']}")
+    better = ARROWS[first["better"]]
+    label = f"{first['metric']}, {better}" if better else first["metric"]
+    figure = estimate_plot(rows, f"{first['metric']} by {first['extractor']}", label, yardstick)
     return Line(
-        first["metric"], first["extractor"], ARROWS[first["better"]], first["how"], usual,
+        first["metric"], first["extractor"], better, first["how"], usual,
         tuple(map(tuple, cells)), figure,
     )  # fmt: skip
 
@@ -194,7 +195,8 @@ def clip_groups(result: Mapping[str, Any]) -> list[ClipGroup]:
                 players.append(player)
                 used += player.num_bytes
         text = "Real held-out clips." if result["protocol"]["reference"]["is_held_out"] else "Real clips, NOT held out."
-        text = text if column["kind"] == "real" else "Generated."
+        if column["kind"] != "real":
+            text = f"Generated; {' and '.join(column['given'])} given." if column["given"] else "Generated."
         text += f" Shown: {len(players)} of {column['num_clips']}, spaced evenly through the list, none picked by hand."
         groups.append(ClipGroup(column["name"], column["kind"], text, tuple(players), tuple(notes)))
     return groups
@@ -227,7 +229,7 @@ def pair_groups(result: Mapping[str, Any]) -> list[PairGroup]:
                 break
             if all(players):
                 shown.append(_pair(pair, *players))
-        groups.append(PairGroup(*key, tuple(shown), tuple(notes), len(pairs)))
+        groups.append(PairGroup(*key, tuple(shown), tuple(notes)))
     return groups
 
 

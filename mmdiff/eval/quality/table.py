@@ -59,8 +59,10 @@ def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def verdict(low: float | None, high: float | None, better: str) -> str:
     """Say which way a difference goes, if its interval leaves nought out."""
-    if low is None or high is None or low <= 0 <= high or not better:
+    if low is None or high is None or low <= 0 <= high:
         return "cannot be told apart"
+    if not better:
+        return "higher" if low > 0 else "lower"
     return "better" if (low > 0) == (better == "higher") else "worse"
 
 
