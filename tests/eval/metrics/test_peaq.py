@@ -16,9 +16,13 @@ RATE = 48000
 @each("peaq/expected.json", lambda facts: facts["cases"], lambda case: f"{case['ref']}-{case['degradation']}")
 def test_recorded_pairs(case):
     reference, degraded = recorded_pair(case)
-    expected = float(case["kabal_PQevalAudio_basic"])
+    expected = case["kabal_PQevalAudio_basic"]
+    if isinstance(expected, str):  # "nan" or an error: there was no frame to grade
+        with pytest.raises(ValueError, match="PEAQ"):
+            peaq_basic(reference, degraded, case["sr"])
+        return
     result = peaq_basic(reference, degraded, case["sr"])
-    assert result.odg == pytest.approx(expected, abs=1e-4)  # the vectors ask for 0.03
+    assert result.odg == pytest.approx(expected, abs=1e-3)  # the vectors ask for 0.03
 
 
 def recorded_pair(case: dict) -> tuple[np.ndarray, np.ndarray]:
