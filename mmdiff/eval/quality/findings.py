@@ -17,6 +17,7 @@ TOPICS = {
     "text": "Prompts",
     "pairs": "Paired clips",
 }
+VERDICTS = ("better", "worse", "higher", "lower", "cannot be told apart")
 FLOOR_WORDS = {
     "worse": "farther from the real clips than real clips are from one another (the floor)",
     "same": "cannot be told from the floor, real clips against real clips (the intervals overlap)",
@@ -151,7 +152,7 @@ def describe_differences(result: Mapping[str, Any]) -> list[Findings]:
     for of, less in dict.fromkeys((d["of"], d["less"]) for d in result["differences"]):
         pairs = [d for d in result["differences"] if (d["of"], d["less"]) == (of, less) and is_number(d["value"])]
         verdicts: dict[str, list[str]] = {}
-        for d in pairs:
+        for d in sorted(pairs, key=lambda d: VERDICTS.index(d["verdict"])):
             verdicts.setdefault(d["verdict"], []).append(f"{d['metric']} ({d['extractor']}) {number(d, '+')}")
         lines = tuple(Finding(f"{v[:1].upper()}{v[1:]}", "", tuple(texts)) for v, texts in verdicts.items())
         found.append(Findings(f"{of} against {less}", lines or (Finding("", "No metric has both."),)))

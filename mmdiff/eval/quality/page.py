@@ -28,6 +28,7 @@ MAX_PAIR_BYTES = 8_000_000  # of all pairs of generation and training clip toget
 MAX_FILES = 2000  # of those left out that the page names; evaluation.json names all
 SHOWN_FAULTS = 8  # reasons, and pairs of a system, that are not folded away
 SHOWN_PAIRS = 2
+AS_IT_IS = "as the clip"
 CARD = ("reference", "generations", "num_clips", "num_training_clips", "clip", "statistics", "device")
 
 
@@ -117,8 +118,10 @@ def render(result: Mapping[str, Any]) -> str:
     """Return the page's HTML."""
     protocol = result["protocol"]
     systems = [column["name"] for column in result["columns"] if column["kind"] == "generated"]
-    return page_environment().get_template("quality.html").render(
-        title=f"Are they good, and do they belong together? {', '.join(systems)}",
+    environment = page_environment()
+    environment.filters["takes"] = describe_input
+    return environment.get_template("quality.html").render(
+        title="Are they good, and do they belong together",
         summary=describe_protocol(result),
         findings=describe_systems(result),
         comparisons=describe_differences(result),
@@ -134,7 +137,7 @@ def render(result: Mapping[str, Any]) -> str:
         shown_pairs=SHOWN_PAIRS,
         missing=result["missing"],
         protocol=protocol,
-        card=flatten({name: protocol[name] for name in CARD}),
+        card=[(name, {"True": "yes", "False": "no"}.get(v, v)) for name, v in flatten({n: protocol[n] for n in CARD})],
     )  # fmt: skip
 
 
@@ -177,6 +180,14 @@ def _place(row: Numbers, systems: Sequence[str]) -> tuple[int, str]:
 
 def _count(row: Numbers) -> str:
     return f"{row['num_clips']}" + (f" against {row['num_reference']}" if row["num_reference"] else "")
+
+
+def describe_input(extractor: Mapping[str, Any]) -> str:
+    """Say at which rates and size an extractor takes clips."""
+    size = extractor["size"] if isinstance(extractor["size"], str) else "×".join(map(str, extractor["size"]))
+    parts = [(extractor["fps"], " frames per second"), (size, ""), (extractor["sample_rate"], " Hz")]
+    fixed = [f"{value}{unit}" for value, unit in parts if value != AS_IT_IS]
+    return ", ".join(fixed) + ("; the rest as the clip" if len(fixed) < len(parts) else "") if fixed else AS_IT_IS
 
 
 def clip_groups(result: Mapping[str, Any]) -> list[ClipGroup]:
