@@ -175,7 +175,7 @@ def describe_protocol(result: Mapping[str, Any]) -> list[str]:
             f"{count} clips are few: a Fréchet distance falls as clips are added, so its size says little. Compare it "
             "with the floor beside it, never with a number from another page."
         )
-    lost = len({(item.get("row"), item["file"]) for item in result["rejected"] if item.get("by", "reader") == "reader"})
+    lost = len({(item["row"], item["file"]) for item in result["rejected"] if item["by"] == "reader"})
     if lost:
         sentences.append(f"Left out because they could not be read: {lost} (see below).")
     return sentences

@@ -255,7 +255,7 @@ def faults(rejected: Sequence[Mapping[str, str]]) -> list[Fault]:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for item in rejected:
         reason = item["reason"].removeprefix(item["file"]).lstrip(": ")
-        groups.setdefault((item.get("row", "real pairs"), item.get("by", "reader"), reason), []).append(item["file"])
+        groups.setdefault((item["row"], item["by"], reason), []).append(item["file"])
     found, left = [], MAX_FILES
     for (row, by, reason), files in sorted(groups.items(), key=lambda group: -len(group[1])):
         if left > 0:
@@ -266,5 +266,5 @@ def faults(rejected: Sequence[Mapping[str, str]]) -> list[Fault]:
 
 def _num_lost(result: Mapping[str, Any], column: str) -> int:
     """Count the files of a column that nothing could read."""
-    lost = {i["file"] for i in result["rejected"] if i.get("by", "reader") == "reader" and i.get("row") == column}
+    lost = {i["file"] for i in result["rejected"] if i["by"] == "reader" and i["row"] == column}
     return len(lost)

@@ -82,6 +82,13 @@ class Study:
                 self.rejected.append({**where, "by": name, "reason": reason})
         return tuple(reading for reading in readings if not reading.fault)
 
+    def find_windows(self, label: str, folder: Path, split: str, most: int) -> list[Window]:
+        """Return windows of real clips; files of which nothing is known are noted."""
+        lost: list[dict[str, str]] = []
+        windows = real_windows(folder, self.spec, split, lost, most)
+        self.rejected += [{"row": label, "by": "reader", **item} for item in lost]
+        return windows
+
 
 def run_evaluation(options: argparse.Namespace) -> int:
     """Measure generations against real clips; print the table, and write `evaluation.json` and `evaluation.html`.
@@ -152,7 +159,7 @@ def evaluate(study: Study) -> dict[str, Any]:
         raise ValueError(
             f"not one generation of a folder can be read; the first fault is: {study.rejected[0]['reason']}"
         )
-    pool_windows = real_windows(request.reference, study.spec, request.split, study.rejected, 2 * count)
+    pool_windows = study.find_windows("real pairs", request.reference, request.split, 2 * count)
     pool = study.measure("real pairs", [Item(window) for window in pool_windows])
     used = min(count, len(pool))
     if used < 2:
@@ -211,7 +218,7 @@ def measure_training(study: Study) -> Column | None:
     has_split = (folder / MANIFEST_NAME).is_file() and any(e.split == TRAINING for e in read_manifest(folder))
     if not keys or not request.num_training or request.split == TRAINING or not (has_split or request.training):
         return None
-    windows = real_windows(folder, study.spec, TRAINING, study.rejected, request.num_training)
+    windows = study.find_windows("training clips", folder, TRAINING, request.num_training)
     readings = study.measure("training clips", [Item(window) for window in windows], keys)
     return Column("training clips", "training", readings)
 

@@ -124,7 +124,8 @@ def test_the_page_holds_every_number_and_needs_nothing_outside_itself(files, tmp
         for name in ("src", "href", "poster"):
             assert attributes.get(name, "data:").startswith(("data:", "#"))
     for words in ("70.00 [65.00, 75.00]", "0.450 [0.400, 0.500]", "how FD is made", "12 against 12 clips", "net-1",
-                  "ab" * 32, "CC0", "224×224, 16000 Hz; the rest as the clip", "The published differs.", "give --weights i3d=PATH", "torch 2.13"):  # fmt: skip
+                  "ab" * 32, "CC0", "224×224, 16000 Hz; the rest as the clip",
+                  "The published differs.", "give --weights i3d=PATH", "torch 2.13"):  # fmt: skip
         assert words in found.text, words
     assert len(found.all("video")) == 6 and [path.name for path in tmp_path.iterdir()] == ["evaluation.html"]
 

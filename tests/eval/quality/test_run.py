@@ -126,6 +126,14 @@ def test_broken_short_and_silent_files_are_listed_and_counted(result):
     assert blue["num_silent"] == 1 and blue["silent"][0].endswith("00000.mp4")
 
 
+def test_a_plain_folder_of_real_clips_may_hold_a_broken_file(folders, tmp_path, capsys):
+    for path in sorted(folders["blue"].iterdir())[:3]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    assert main(["evaluate", str(tmp_path), str(folders["blue"]), "--cache", str(folders["cache"])]) == 0
+    assert "real pairs: 1 files left out" in capsys.readouterr().out
+
+
 def test_copied_training_clips_are_found(folders, tmp_path, capsys):
     for name, start in (("4", 0), ("4", 2), ("5", 0), ("5", 2)):
         copy = read_clip(folders["clips"] / "files" / f"{name}.mp4", SPEC, start=start * SPEC.duration_seconds)
