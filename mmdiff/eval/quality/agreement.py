@@ -14,6 +14,7 @@ from mmdiff.eval.quality.sets import Row
 
 NUM_SHUFFLES = 4
 REACH_PER_TOLERANCE = 3
+VIEWS = {"video": "5 pieces of 2 s by 3 crops", "video_half_fps": "frames 2 s apart by 3 crops"}
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -32,16 +33,16 @@ class Score:
     is_joint: bool = False
 
 
-def scores(fps: float, variant: str) -> list[Score]:
-    """Return the agreement metrics at a frame rate, with a variant of AV-Align."""
+def scores(fps: float, variant: str, views: str) -> list[Score]:
+    """Return the agreement metrics at a frame rate, with a variant of AV-Align and ImageBind's views of a video."""
     tolerance = sync.default_tolerance(fps)
     found = [
         Score("sync F1", "events", "higher", f"events of both within {1000 * tolerance:.0f} ms, pooled over clips",
               lambda sound, picture: _sync_parts(sound, picture, tolerance)),
         Score("AV-Align", "av-align", "higher", f"{variant}: onsets and peaks of flow less than a frame apart",
               lambda sound, picture: (_av_align(sound, picture, variant), 1.0)),
-        Score("IB-score", "imagebind", "higher", "cosine of whole picture and whole sound, mean over clips",
-              lambda sound, picture: (cosines.paired_cosine(picture["video"], sound["audio"]), 1.0)),
+        Score("IB-score", "imagebind", "higher", f"cosine of {VIEWS[views]} and the whole sound, mean over clips",
+              lambda sound, picture: (cosines.paired_cosine(picture[views], sound["audio"]), 1.0)),
         Score("AVHScore", "imagebind", "higher", "cosine of every frame with the whole sound, mean over clips",
               lambda sound, picture: (cosines.avh_score(picture["frames"], sound["audio"]), 1.0)),
         Score("DeSync s", "synchformer", "lower", "|offset| on a grid of 0.2 s, mean of the first and last 14 segments",

@@ -20,12 +20,15 @@ class Preset:
     metrics: tuple[str, ...] = ()  # those that were published; nothing: all
     differences: tuple[str, ...] = ()
     av_align: str = avalign.DEFAULT_VARIANT
+    imagebind_views: str = "video"
 
 
 _MM_DIFFUSION = ClipSpec(16, Fraction(10), 64, 64, 16000, 1)
 _MM_METRICS = ("FVD", "KVD", "FAD")
 _MM_EXTRACTORS = ("i3d", "audioclip")
 _MM_DIFFERENCES = (
+    "the published AudioCLIP ran in training mode (statistics of each batch of 8 sounds); here in evaluation mode",
+    "as published, AudioCLIP's features are not normalised, and it hears [-1, 1] where it was trained on 16-bit numbers",
     "the published Fréchet distance is float32 with an SVD that drops singular values below 1e-10 (error up to 1e-2)",
     "the published loader letterboxes to 64x64; here the picture is scaled and cropped about its centre",
     "the published choice of 2,048 real clips is unseeded; here it is spread evenly over the files",
@@ -59,6 +62,7 @@ PRESETS = {
         ("i3d", "audioclip", "imagebind", "clip", "clap"), ClipSpec(96, Fraction(24), 240, 426, 16000, 1), 2048, "test",
         ("FVD", "KVD", "FAD", "IB-score", "AVHScore", "JavisScore", "AV-Align", "CLIP cosine", "CLAP-T"),
         (
+            "AudioCLIP hears 44.1 kHz here; the published default feeds it 16 kHz",
             "the published loader leaves frames in [127, 255] before I3D: its FVD compares only with itself",
             "the published KVD is taken of features whose mean was removed by a side effect of FVD; ours is not",
             "AV-Align is counted as published, many-to-one, so it can exceed 1; flow is measured at a short side of 64",
@@ -77,8 +81,10 @@ PRESETS = {
             "IS is taken of all clips at once; the published one is the mean of 10 splits (seed 2020)",
             "the published Fréchet distance takes scipy's matrix square root; ours takes singular values",
             "videos shorter than 8 s are refused and counted; the published code skips them without a word",
-            "pictures are scaled to 398x224 before Synchformer's and ImageBind's own crops",
-        ),
+            "pictures are scaled to 398x224 before Synchformer's and ImageBind's own crops, and are those shown at each "
+            "25th of a second, where ffmpeg's filter takes the nearest",
+            "sound is resampled by soxr HQ, not by torchaudio",
+        ), imagebind_views="video_half_fps",
     ),
 }  # fmt: skip
 

@@ -229,14 +229,14 @@ def make_rows(
 ) -> list[Row]:  # fmt: skip
     """Return every number: distances between sets, agreement with its controls, text, pairs, memorisation."""
     rows: list[Row] = []
-    seed, fps = study.request.seed, float(study.spec.fps)
+    seed, fps, preset = study.request.seed, float(study.spec.fps), study.request.preset
     floor = floor_sets(pool, len(real.readings), seed)
     used = {key: extractor.name for key, extractor in study.extractors.items() if key in sets.USES}
     for key, name in used.items():
         rows += sets.distance_rows(key, name, real, own_work(made, key), floor, seed)
     own = [*made, real, *controls["shifted"]]
     shuffled = {column.name: column for column in controls["shuffled"]}
-    for score in agreement.scores(fps, study.request.preset.av_align):
+    for score in agreement.scores(fps, preset.av_align, preset.imagebind_views):
         if score.extractor in study.extractors:
             name = study.extractors[score.extractor].name
             rows += agreement.agreement_rows(score, name, own, shuffled, seed)
@@ -246,7 +246,7 @@ def make_rows(
     for key, name in used.items():
         if training is not None:
             rows += memory.memorisation_rows(key, name, training, [*own_work(made, key), real], seed)
-    return [row for row in rows if not study.request.preset.metrics or row.metric in study.request.preset.metrics]
+    return [row for row in rows if not preset.metrics or row.metric in preset.metrics]
 
 
 def own_work(made: Sequence[Column], key: str) -> list[Column]:

@@ -56,9 +56,10 @@ USES = {
     "musicnn-mtt": Use("sound", "embedding", "all", kernel="KAD"),
     "musicnn-msd": Use("sound", "embedding", "all", kernel="KAD"),
     "vggish": Use("sound", "embedding", "all", "FAD", "KAD"),
+    "vggish-hop0.5s": Use("sound", "embedding", "all", "FAD", "KAD"),
     "pann": Use("sound", "embedding", "all", "FAD", "KAD", scored="logits"),
     "clap": Use("sound", "embedding", "all", "FAD", "KAD"),
-    "audioclip": Use("sound", "audio", "all", "FAD", "KAD", scale=1e4),
+    "audioclip": Use("sound", "audio_raw", "all", "FAD", "KAD", scale=1e4),
 }
 
 
