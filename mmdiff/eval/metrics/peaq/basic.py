@@ -29,7 +29,7 @@ def peaq_basic(reference: np.ndarray, degraded: np.ndarray, sample_rate: int = S
     PEAQ compares a degraded signal with the very signal that it was made from, aligned in time: it is for codecs and
     vocoders. It says nothing about generated music, which has no such reference: unrelated sounds grade from about -3
     to -3.9, however good, and a change of gain alone counts as damage. Signals that are lost altogether are outside of
-    what the network learnt: silence in place of music may grade -1.6.
+    what the network learnt: silence in place of music may grade as well as -1.
 
     Both are floating point waveforms `n` or `c n` in [-1, 1], one or two channels, at 48 kHz; full scale plays at
     92 dB SPL. Frames count from where the reference begins to where it ends, above -58 dB of full scale; of less than
