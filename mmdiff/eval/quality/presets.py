@@ -28,7 +28,7 @@ _MM_METRICS = ("FVD", "KVD", "FAD")
 _MM_EXTRACTORS = ("i3d", "audioclip")
 _MM_DIFFERENCES = (
     "the published AudioCLIP ran in training mode (statistics of each batch of 8 sounds); here in evaluation mode",
-    "as published, AudioCLIP's features are not normalised, and it hears [-1, 1] where it was trained on 16-bit numbers",
+    "as published, AudioCLIP's features are not normalised, and it hears [-1, 1] though trained on 16-bit numbers",
     "the published Fréchet distance is float32 with an SVD that drops singular values below 1e-10 (error up to 1e-2)",
     "the published loader letterboxes to 64x64; here the picture is scaled and cropped about its centre",
     "the published choice of 2,048 real clips is unseeded; here it is spread evenly over the files",
@@ -81,8 +81,8 @@ PRESETS = {
             "IS is taken of all clips at once; the published one is the mean of 10 splits (seed 2020)",
             "the published Fréchet distance takes scipy's matrix square root; ours takes singular values",
             "videos shorter than 8 s are refused and counted; the published code skips them without a word",
-            "pictures are scaled to 398x224 before Synchformer's and ImageBind's own crops, and are those shown at each "
-            "25th of a second, where ffmpeg's filter takes the nearest",
+            "pictures are scaled to 398x224 before Synchformer's and ImageBind's own crops, and are those shown at "
+            "each 25th of a second, where ffmpeg's filter takes the nearest",
             "sound is resampled by soxr HQ, not by torchaudio",
         ), imagebind_views="video_half_fps",
     ),
