@@ -238,4 +238,6 @@ def test_two_ranks_give_the_same_table_as_one(folders, result, tmp_path):
     output = tmp_path / "ranks"
     arguments = [*evaluate(folders | {"cache": tmp_path / "cache"}), "-o", str(output)]
     subprocess.run([*command, *arguments], check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=500)
-    assert json.loads((output / "evaluation.json").read_text())["rows"] == result["rows"]
+    rows = json.loads((output / "evaluation.json").read_text())["rows"]
+    for row, alone in zip(rows, result["rows"], strict=True):  # batches differ between ranks: float32 sums do too
+        assert row == {name: pytest.approx(v, 1e-4, 1e-5) if isinstance(v, float) else v for name, v in alone.items()}
