@@ -146,7 +146,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("-o", "--output", type=Path, help="folder for evaluation.json and evaluation.html")
     parser.add_argument(
         "--preset", default="mmdiff", metavar="NAME",
-        help="protocol: mmdiff, mm-diffusion-landscape, mm-diffusion-aist, javisbench, av-benchmark (default: mmdiff)",
+        help="protocol: mmdiff (default), mm-diffusion-landscape, mm-diffusion-aist, javisbench, av-benchmark or music",
     )  # fmt: skip
     parser.add_argument(
         "--weights", action="append", default=[], metavar="NAME=PATH",

@@ -19,6 +19,7 @@ class Preset:
     reference_split: str = "test"
     metrics: tuple[str, ...] = ()  # those that were published; nothing: all
     differences: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ("events", "av-align", "loudness")
     av_align: str = avalign.DEFAULT_VARIANT
     imagebind_views: str = "video"
 
@@ -85,6 +86,17 @@ PRESETS = {
             "each 25th of a second, where ffmpeg's filter takes the nearest",
             "sound is resampled by soxr HQ, not by torchaudio",
         ), imagebind_views="video_half_fps",
+    ),
+    "music": Preset(
+        "music",
+        "Music for video against the music that belongs to it, as LORIS (Yu et al. 2023) and D2M (Zhu et al. 2022) "
+        "score it, with beats, tempo and key beside that.",
+        ("musicnn-mtt",), measures=("loudness", "music"),
+        differences=(
+            "both count seconds with an onset: drums at 97 and at 127 BPM agree fully; read 'beat F' beside it",
+            "clips are cut to the shape of the first generation; LORIS takes 25 s or 50 s, D2M 2 s or 6 s",
+            "LORIS's FAD and the deviations CSD and HSD are not printed",
+        ),
     ),
 }  # fmt: skip
 

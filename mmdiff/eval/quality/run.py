@@ -19,6 +19,7 @@ from mmdiff.eval.quality.card import describe
 from mmdiff.eval.quality.collect import Item, Reading, collect
 from mmdiff.eval.quality.columns import SHIFTS_MS, Column, floor_sets, shifted_items, shuffled_items
 from mmdiff.eval.quality.measures import Events, Loudness, OnsetsAndFlow
+from mmdiff.eval.quality.music import Music, music_rows
 from mmdiff.eval.quality.pairs import given_sides, pair_rows, partners
 from mmdiff.eval.quality.presets import Preset, find_preset
 from mmdiff.eval.quality.ranks import Ranks
@@ -31,6 +32,7 @@ from mmdiff.eval.windows import Window, evenly, find_media, protocol_spec, real_
 from mmdiff.media import ClipSpec
 
 RESULT_NAME = "evaluation.json"
+MEASURES = {"events": Events, "av-align": OnsetsAndFlow, "loudness": Loudness, "music": Music}
 ALIGNED = ("events", "av-align", "imagebind", "synchformer")  # extractors that hear and see: for the moved sound
 JOINT = ("synchformer",)
 TRAINING = "train"
@@ -71,7 +73,7 @@ class Study:
 
         Under torchrun every rank computes its share into the store, and then reads all of it.
         """
-        chosen = [self.extractors[key] for key in keys or self.extractors if key in self.extractors]
+        chosen = [self.extractors[key] for key in (self.extractors if keys is None else keys)]
         self.ranks.share(lambda part: collect(part, chosen, self.store, self.spec, label), items)
         readings = collect(items, chosen, self.store, self.spec, label)
         for reading in readings:
@@ -142,7 +144,7 @@ def prepare(request: Request, ranks: Ranks) -> Study:
     files = [path for folder in request.generations for path in find_media(folder)]
     spec = request.preset.spec or protocol_spec(files)
     loaded, missing = load_extractors(request.preset.extractors, request.weights, ranks.place(request.device))
-    own = {"events": Events(), "av-align": OnsetsAndFlow(), "loudness": Loudness()}
+    own = {name: MEASURES[name]() for name in request.preset.measures}
     store = FeatureStore(request.cache or default_folder())
     return Study(request, spec, {**own, **loaded}, missing, store, ranks, [])
 
@@ -199,9 +201,9 @@ def measure_controls(study: Study, real: Column, made: Sequence[Column]) -> dict
     """Measure real pairs whose sound was moved, and shuffled pairs for extractors that look at both sides at once."""
     shifted, shuffled = [], []
     windows = [reading.item.picture for reading in real.readings]
-    for ms in SHIFTS_MS:
+    keys = [key for key in ALIGNED if key in study.extractors]
+    for ms in SHIFTS_MS if keys else ():
         name = f"sound {abs(ms)} ms {'late' if ms > 0 else 'early'}"
-        keys = [key for key in ALIGNED if key in study.extractors]
         if abs(ms) <= 250 * study.spec.duration_seconds:
             shifted.append(Column(name, "shifted", study.measure(name, shifted_items(windows, ms), keys)))
     keys = [key for key in JOINT if key in study.extractors]
@@ -241,6 +243,8 @@ def make_rows(
             name = study.extractors[score.extractor].name
             rows += agreement.agreement_rows(score, name, own, shuffled, seed)
     rows += agreement.offset_rows(own, fps, seed)
+    for column in made:
+        rows += music_rows(column, together.get(column.name, ()), seed)
     rows += text_rows(study.extractors, made, read_prompts(study.request.prompts), seed)
     rows += pair_rows(study.extractors, made, together, seed)
     for key, name in used.items():
