@@ -21,7 +21,7 @@ SILENCE = 1e-4
 # HPCP as essentia's KeyExtractor sets it.
 HPCP_RATE, HPCP_SIZE = 44100, 4096
 HPCP_LOWEST, HPCP_HIGHEST = 25.0, 3500.0
-HPCP_PEAKS, HPCP_FLOOR = 60, 1e-4
+HPCP_PEAKS, HPCP_FLOOR = 60, 1e-7  # in effect every peak: the tail of a last note counts as any frame
 HPCP_HARMONICS = 5  # the fundamental and four above it
 CONCERT_PITCH = 440.0
 
