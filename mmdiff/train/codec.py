@@ -24,7 +24,7 @@ def fit_codecs(
     batches = iter(build_loader(data, spec, split="train", batch_size=BATCH_SIZE, seed=seed))
     seen = [next(batches) for _ in range(-(-num_windows // BATCH_SIZE))]
     videos = [batch["video"] for batch in seen]
-    kept = video.fit(videos)
+    kept = video.fit(videos).variance_kept(videos)
     error = torch.stack([(video.decode(video.encode(x)) - x).square().mean() for x in videos]).mean()
     save_parts(folder, {"video_codec": video, "audio_codec": audio.fit([batch["audio"] for batch in seen])})
     return {"variance_kept": kept, "psnr_db": float(10 * torch.log10(4 / error))}

@@ -1,5 +1,7 @@
 """Codecs: what goes in comes out, at the same moment."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -62,10 +64,10 @@ def a_moving_disc(frames: int = 6, size: int = 32) -> torch.Tensor:
 def test_patches_are_kept_exactly_by_all_components_and_well_by_few():
     video = a_moving_disc()
     exact = PatchCodec(patch_size=4, latent_channels=48)
-    assert exact.fit([video]) > 0.999
+    assert exact.fit([video]).variance_kept([video]) > 0.999
     assert torch.allclose(exact.decode(exact.encode(video)), video, atol=1e-3)
     few = PatchCodec(patch_size=4, latent_channels=8)
-    kept = few.fit([video])
+    kept = few.fit([video]).variance_kept([video])
     error = (few.decode(few.encode(video)) - video).square().mean()
     assert 0.9 < kept < 1
     assert error < 0.05
@@ -82,9 +84,41 @@ def test_patches_keep_frames_apart():
     assert torch.allclose(codec.encode(video[:, :, 1:2]), codec.encode(video)[:, :, 1:2], atol=1e-5)
 
 
-def test_a_size_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="does not divide by 8"):
-        PatchCodec().latent_shape(16, 60, 64)
+def test_what_goes_in_comes_out_to_the_frame_the_pixel_and_the_sample():
+    """Any length and size: as long out as in; what is stated of latents is what they are."""
+    video, audio = torch.rand(1, 3, 5, 30, 43) * 2 - 1, clicks([0.1], num_samples=4001)
+    for codec in (PixelCodec(), PatchCodec(patch_size=8)):
+        latent = codec.encode(video)
+        assert tuple(latent.shape[1:]) == codec.latent_shape(5, 30, 43)
+        assert latent.shape[2] == codec.num_steps(5) == 5 and codec.latent_rate(Fraction(25)) == 25
+        assert codec.decode(latent, 5, (30, 43)).shape == codec.reconstruct(video).shape == video.shape
+        assert codec.decode(latent, 3).shape[2] == 3
+    for codec in (WaveformCodec(), MelCodec()):
+        latent = codec.encode(audio)
+        assert tuple(latent.shape[1:]) == codec.latent_shape(4001) == (codec.latent_channels, codec.num_steps(4001))
+        assert codec.latent_rate(16_000) * codec.temporal_factor == 16_000
+        assert codec.decode(latent, 4001).shape == codec.reconstruct(audio).shape == audio.shape
+        assert codec.decode(latent).shape[-1] == codec.num_held(latent.shape[-1]) >= 4001
+
+
+def test_more_than_the_latents_hold_is_refused():
+    with pytest.raises(ValueError, match="hold 320 frames or samples; 321"):
+        MelCodec().decode(torch.zeros(1, 64, 2), 321)
+    with pytest.raises(ValueError, match="hold 8 frames or samples; 9"):
+        PatchCodec().decode(torch.zeros(1, 32, 1, 1, 1), 1, (9, 8))
+
+
+def test_steps_of_a_codec_whose_first_frame_stands_alone():
+    codec = PixelCodec()
+    codec.temporal_factor, codec.starts_with_one = 4, True
+    assert [codec.num_steps(frames) for frames in (1, 2, 5, 6, 9)] == [1, 2, 2, 3, 3]
+    assert [codec.num_held(steps) for steps in (1, 2, 3)] == [1, 5, 9]
+    kept = torch.ones(8, dtype=torch.bool)
+    kept[4] = False
+    assert codec.wholly_given(kept).tolist() == [True, False, True]
+    codec.temporal_factor, codec.starts_with_one = Fraction(5, 2), False
+    assert codec.num_steps(11) == 5 and codec.latent_rate(25) == 10
+    assert codec.wholly_given(kept).tolist() == [True, False, True, True]
 
 
 def test_mel_is_fitted_to_unit_scale():
