@@ -11,7 +11,7 @@ from mmdiff.eval.features.base import to_array
 from mmdiff.eval.features.preprocess import as_pixels
 from mmdiff.media import Clip
 
-BATCH_FRAMES = 32
+BATCH_FRAMES = 16
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
@@ -41,7 +41,7 @@ def run_frames(
     prepare: Callable[[Tensor], Tensor],
     device: torch.device,
 ) -> list[dict[str, np.ndarray]]:
-    """Run every frame of clips of any sizes and lengths, 32 at a time, and return each clip's arrays `f ...`.
+    """Run every frame of clips of any sizes and lengths, 16 at a time, and return each clip's arrays `f ...`.
 
     `prepare` turns pixels `f 3 h w` of 0 .. 255 into the network's input of one size; `forward` turns that into named
     outputs. Memory is bounded by the batch, not by the clips.

@@ -243,10 +243,11 @@ def make_rows(
             name = study.extractors[score.extractor].name
             rows += agreement.agreement_rows(score, name, own, shuffled, seed)
     rows += agreement.offset_rows(own, fps, seed)
-    for column in made:
+    with_own_sound = [column for column in made if "sound" not in column.given]
+    for column in with_own_sound:
         rows += music_rows(column, together.get(column.name, ()), seed)
     rows += text_rows(study.extractors, made, read_prompts(study.request.prompts), seed)
-    rows += pair_rows(study.extractors, made, together, seed)
+    rows += pair_rows(study.extractors, with_own_sound, together, seed)
     for key, name in used.items():
         if training is not None:
             rows += memory.memorisation_rows(key, name, training, [*own_work(made, key), real], seed)
