@@ -13,6 +13,8 @@ from torch import nn
 
 from mmdiff.media import ClipSpec
 from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
+from mmdiff.models.codecs.frame_autoencoder import FrameAutoencoder
+from mmdiff.models.codecs.wave_autoencoder import WaveAutoencoder
 
 INDEX_NAME = "model_index.json"
 CONFIG_NAME = "config.json"
@@ -20,14 +22,15 @@ SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 # The only classes that a folder may name: nothing that a file says is imported.
 CLASSES = {
     cls.__name__: cls
-    for cls in (CoupledUNet, SuperResUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, DDPMScheduler)
+    for cls in (CoupledUNet, SuperResUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, FrameAutoencoder,
+                WaveAutoencoder, DDPMScheduler)
 }
 Parts = dict[str, tuple[str, ...]]
 # What a joint model's folder consists of, and a super-resolution model's.
 PARTS = {
     "denoiser": ("CoupledUNet",),
-    "video_codec": ("PixelCodec", "PatchCodec"),
-    "audio_codec": ("WaveformCodec", "MelCodec"),
+    "video_codec": ("PixelCodec", "PatchCodec", "FrameAutoencoder"),
+    "audio_codec": ("WaveformCodec", "MelCodec", "WaveAutoencoder"),
     "scheduler": ("DDPMScheduler",),
 }
 SUPER_RESOLUTION_PARTS = {"denoiser": ("SuperResUNet",), "scheduler": ("DDPMScheduler",)}

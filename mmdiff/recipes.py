@@ -11,6 +11,8 @@ from mmdiff.config import build_recipe, read_settings
 TASKS = {
     "joint": ("mmdiff.train.joint", "JointRecipe", "JointTask"),
     "super_resolution": ("mmdiff.train.sr", "SuperResolutionRecipe", "SuperResolutionTask"),
+    "video_autoencoder": ("mmdiff.train.autoencoder", "VideoAutoencoderRecipe", "VideoAutoencoderTask"),
+    "audio_autoencoder": ("mmdiff.train.autoencoder", "AudioAutoencoderRecipe", "AudioAutoencoderTask"),
 }
 
 

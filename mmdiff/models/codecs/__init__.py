@@ -1,0 +1,1 @@
+"""Codecs that are networks: adapters over public ones, and our own."""
