@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_evaluate(commands)
+    _add_codec(commands)
     _add_convert(commands)
     return parser
 
@@ -188,6 +189,30 @@ def _add_evaluate_sync(commands) -> None:
     sync.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def _add_codec(commands) -> None:
+    parser = commands.add_parser("codec", help="what codecs alone do to clips", description="What codecs do to clips.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    report = _command(
+        kinds,
+        "report",
+        "what encoding and decoding alone do to picture, sound and their agreement, with intervals",
+        f"mmdiff codec report {RELEASED_MODEL} out/clips -o out/codec --generations out/generations",
+        _codec_report,
+    )
+    report.add_argument("model", type=Path, help="model folder, or a folder of codecs that training exported")
+    report.add_argument("media", type=Path, help="real clips: a data set folder or a folder of MP4 files")
+    report.add_argument("-o", "--output", type=Path, help="folder for codec.json and codec.html")
+    report.add_argument(
+        "--generations", type=Path, action="append", default=[], metavar="FOLDER",
+        help="generated MP4 files, to see what generation adds to what the codecs do; may be repeated",
+    )  # fmt: skip
+    report.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
+    report.add_argument("-n", "--num-clips", type=int, default=200, help="most clips (default: %(default)s)")
+    report.add_argument("--device", default=None, help="cpu, cuda ... (default: a GPU where there is one)")
+    report.add_argument("--seed", type=int, default=0)
+    report.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
 def _add_convert(commands) -> None:
     parser = commands.add_parser("convert", help="read and write the checkpoints of others",
                                  description="Read and write the checkpoints of others.")  # fmt: skip
@@ -239,6 +264,12 @@ def _evaluate_sync(options: argparse.Namespace) -> int:
     from mmdiff.eval.suite import run_sync
 
     return run_sync(options)
+
+
+def _codec_report(options: argparse.Namespace) -> int:
+    from mmdiff.eval.codec_report import run_codec_report
+
+    return run_codec_report(options)
 
 
 def _convert(options: argparse.Namespace) -> int:

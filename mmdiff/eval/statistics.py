@@ -109,7 +109,14 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> 
 def common_offset(
     differences: Sequence[np.ndarray], *, width_seconds: float, seed: int, num_resamples: int = 200
 ) -> Interval:
-    """Return the one offset in ms at which the sounds of all clips follow their pictures, with its interval.
+    """Return the one offset in ms at which the sounds of all clips follow their pictures, with its interval."""
+    return interval(common_offsets(differences, width_seconds=width_seconds, seed=seed, num_resamples=num_resamples))
+
+
+def common_offsets(
+    differences: Sequence[np.ndarray], *, width_seconds: float, seed: int, num_resamples: int = 200
+) -> np.ndarray:
+    """Return the one offset in ms of all clips (first), and what it is when clips are drawn again; NaN without events.
 
     `differences` holds for each clip every sound's time minus every picture's, in seconds. True pairs pile up at one
     place while chance pairs spread; the pile is found with a triangular kernel of half-width `width_seconds` within
@@ -118,11 +125,11 @@ def common_offset(
     reach = round(PEAK_RANGE_SECONDS / PEAK_STEP_SECONDS)
     edges = (np.arange(-reach, reach + 2) - 0.5) * PEAK_STEP_SECONDS
     if not sum(((d >= edges[0]) & (d < edges[-1])).sum() for d in differences):
-        return Interval(None, None, None)
+        return np.full(1, np.nan)
     piles = np.stack([np.histogram(d, edges)[0] for d in differences]).astype(np.float64)
     counts = resample_counts(len(differences), num_resamples, np.random.default_rng(seed))
     weights = np.concatenate([np.ones((1, len(differences))), counts])
-    return interval(1000 * np.array([_pile_centre(pile, width_seconds) for pile in weights @ piles]))
+    return 1000 * np.array([_pile_centre(pile, width_seconds) for pile in weights @ piles])
 
 
 def _pile_centre(pile: np.ndarray, width_seconds: float) -> float:
