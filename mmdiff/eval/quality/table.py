@@ -107,7 +107,9 @@ def format_faults(result: dict[str, Any], most: int = 5) -> list[str]:
         lost = [item for item in result["rejected"] if item["row"] == column["name"] and item["by"] == "reader"]
         if lost or column["num_silent"]:
             lines.append(f"{column['name']}: {len(lost)} files left out, {column['num_silent']} silent (kept)")
-    lines += [f"left out by {item['by']}: {item['file']}: {item['reason']}" for item in result["rejected"][:most]]
+    for item in result["rejected"][:most]:
+        where = "" if item["file"] in item["reason"] else f"{item['file']}: "
+        lines.append(f"left out by {item['by']}: {where}{item['reason']}")
     if len(result["rejected"]) > most:
         lines.append(f"... and {len(result['rejected']) - most} more, in evaluation.json")
     return lines
