@@ -14,6 +14,7 @@ from torch import nn
 from mmdiff.media import ClipSpec
 from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
 from mmdiff.models.codecs.frame_autoencoder import FrameAutoencoder
+from mmdiff.models.codecs.video import VIDEO_CODECS
 from mmdiff.models.codecs.wave_autoencoder import WaveAutoencoder
 
 INDEX_NAME = "model_index.json"
@@ -23,13 +24,13 @@ SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 CLASSES = {
     cls.__name__: cls
     for cls in (CoupledUNet, SuperResUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, FrameAutoencoder,
-                WaveAutoencoder, DDPMScheduler)
+                WaveAutoencoder, *VIDEO_CODECS.values(), DDPMScheduler)
 }
 Parts = dict[str, tuple[str, ...]]
 # What a joint model's folder consists of, and a super-resolution model's.
 PARTS = {
     "denoiser": ("CoupledUNet",),
-    "video_codec": ("PixelCodec", "PatchCodec", "FrameAutoencoder"),
+    "video_codec": ("PixelCodec", "PatchCodec", "FrameAutoencoder", *(cls.__name__ for cls in VIDEO_CODECS.values())),
     "audio_codec": ("WaveformCodec", "MelCodec", "WaveAutoencoder"),
     "scheduler": ("DDPMScheduler",),
 }

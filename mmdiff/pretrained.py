@@ -1,16 +1,22 @@
 """The only door to pretrained weights: a file, a folder, a hub id or an installed package, with its SHA-256."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from mmdiff.models.codec import VideoCodec
+
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 CHUNK_BYTES = 1 << 20
+AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*", "vae/*")  # of a hub's repository, which may be large
 
 
 @dataclass(frozen=True)
@@ -22,25 +28,27 @@ class Weights:
     sha256: str
 
 
-def locate(source: str | Path) -> Weights:
+def locate(source: str | Path, only: tuple[str, ...] | None = None) -> Weights:
     """Find weights by a user's word: a file or folder that exists, else a hub id `owner/name` to download.
+
+    `only` are the patterns of the files that are downloaded, else all.
 
     Errors: `ValueError` where it is neither, or where the hub cannot be reached.
     """
     path = Path(source).expanduser()
     if not path.exists():
-        path = _download(str(source))
+        path = _download(str(source), only)
     return Weights(path, str(source), hash_path(path))
 
 
-def _download(name: str) -> Path:
+def _download(name: str, only: tuple[str, ...] | None) -> Path:
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or name.startswith((".", "~", "/")):
         raise ValueError(f"{name}: no such file or folder, and not a hub id (owner/name); give one of these")
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name))
+        return Path(snapshot_download(name, allow_patterns=only))
     except Exception as error:
         raise ValueError(f"{name}: no such folder here, and the hub gives none ({error})") from error
 
@@ -125,3 +133,56 @@ def load_exactly(network: torch.nn.Module, state: Mapping[str, Tensor], source: 
         raise ValueError(f"{source}: not weights of {type(network).__name__}: {'; '.join(wrong[:3])}{more}")
     network.load_state_dict({name: state[name] for name in own})
     return network.eval().requires_grad_(False)
+
+
+def load_video_codec(source: str | Path) -> "VideoCodec":
+    """Load a picture or video autoencoder of diffusers as a codec, frozen, with its published statistics.
+
+    `source` is a hub id, a folder of the autoencoder or of a pipeline that holds it as `vae/`, or a file of weights
+    beside its config.json, which names the class.
+
+    Errors: `ValueError` where there is none of these, the class is none that we know, or the weights do not fit.
+    """
+    from mmdiff.models.codecs.video import VIDEO_CODECS
+
+    given = Path(source).expanduser()
+    weights = locate(_autoencoder_folder(given) if given.is_dir() else source, AUTOENCODER_FILES)
+    folder = weights.path.parent if weights.path.is_file() else _autoencoder_folder(weights.path)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        named = config.get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder}: no usable config.json ({error}), which must name the autoencoder's class; "
+                         f"give a folder in the layout of diffusers") from error  # fmt: skip
+    if named not in VIDEO_CODECS:
+        raise ValueError(f"{folder}: config.json names {named!r}; a video codec can be {', '.join(VIDEO_CODECS)}")
+    network = _load_autoencoder(named, config, weights.path if weights.path.is_file() else folder)
+    name = weights.source if not given.exists() else given.name
+    return VIDEO_CODECS[named].from_network(network, source=name, sha256=weights.sha256)
+
+
+def _autoencoder_folder(folder: Path) -> Path:
+    inner = folder / "vae"
+    return inner if inner.is_dir() and not (folder / "config.json").is_file() else folder
+
+
+def _load_autoencoder(class_name: str, config: dict[str, Any], path: Path) -> torch.nn.Module:
+    """Load a network of diffusers from its folder, or from one file of weights and its configuration."""
+    import diffusers
+
+    network_class = getattr(diffusers, class_name)
+    if path.is_file():
+        network, state = network_class.from_config(config), read_state(path)
+        network._fix_state_dict_keys_on_load(state)  # attention had other names before diffusers 0.12
+        return load_exactly(network, state, str(path))
+    try:
+        network, report = network_class.from_pretrained(
+            path, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except (OSError, RuntimeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be loaded as {class_name} ({error})") from error
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[fault]:
+            some = ", ".join(str(key) for key in sorted(report[fault])[:3])
+            raise ValueError(f"{path}: not weights of {class_name}: {fault.replace('_', ' ')}: {some}")
+    return network
