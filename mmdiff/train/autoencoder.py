@@ -24,6 +24,7 @@ from mmdiff.train.optim import TrainConfig
 FIT_BATCH_SIZE = 8
 SPECTRAL_SIZES = (128, 512, 2048)
 FLOOR = 1e-4  # amplitude below which a spectrum's level does not count
+QUIET = 3e-3  # amplitude of a clip that is noise alone, in which no wave is to be followed
 ONSET_SAMPLES = 40
 
 
@@ -183,7 +184,7 @@ class AudioAutoencoderTask(AutoencoderTask):
 
     def errors(self, clean: Tensor, latent: Tensor) -> dict[str, Tensor]:
         wave, noise = self.network.parts(latent)
-        power = clean.square().mean((1, 2)) + FLOOR**2
+        power = clean.square().mean((1, 2)) + QUIET**2
         return {
             "loss/audio/wave": ((wave - clean).square().mean((1, 2)) / power).mean(),
             "loss/audio/spectrum": spectral_distance(wave + noise, clean),

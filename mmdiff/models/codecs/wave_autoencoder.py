@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from mmdiff.models.codec import AudioCodec
 from mmdiff.models.codecs.evened import Evened
 from mmdiff.models.layers import Linear, configured_by, zeroed
+from mmdiff.models.mel import spectrum, waveform
 
+NOISE_STEPS = 128
 LARGEST = 8.0  # of compressed numbers: sinh(8) of the level is far beyond full scale
 
 
@@ -139,8 +141,7 @@ class WaveAutoencoder(AudioCodec):
             *[WaveBlock(width, 3, 3 ** (i % 3)) for i in range(config.decoder_blocks)],
             zeroed(nn.Conv1d(width, hop + levels, 1)),
         )  # fmt: skip
-        noise = torch.randn(256, hop, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("noise", noise, persistent=False)  # 256 steps of it, again and again
+        self.noise = nn.Parameter(torch.randn(NOISE_STEPS, hop))  # learned too; again and again over a long sound
         self._set_statistics(torch.zeros(config.latent_channels), torch.ones(config.latent_channels))
         self.evened = Evened(config.latent_channels)
 
@@ -176,6 +177,8 @@ class WaveAutoencoder(AudioCodec):
         _begin(self.wave_analysis, self.wave_synthesis, lines, is_centred=False)
         levels = self._levels(lines - self.wave_synthesis(self.wave_analysis(lines)))
         _begin(self.level_analysis, self.level_synthesis, levels, is_centred=True)
+        even = self._lines(even_noise(NOISE_STEPS * self.settings.hop_length)[None])[0]
+        self.noise.copy_(even / even.std())
         self.fit(sounds)
         self.evened.copy_statistics(self)
         return self
@@ -207,6 +210,18 @@ class WaveAutoencoder(AudioCodec):
 
     def _expand(self, x: Tensor) -> Tensor:
         return x.clamp(-LARGEST, LARGEST).sinh() * self.settings.level
+
+
+def even_noise(num_samples: int, n_fft: int = 512, hop_length: int = 64) -> Tensor:
+    """Return a noise `1 n` of whole hops with nearly the same magnitude at all times and frequencies, by Griffin-Lim.
+
+    It is nearer to any other noise of its level than one drawn by chance is: 5.6 dB instead of 7.9 where both vary.
+    """
+    noise = torch.randn(1, num_samples, generator=torch.Generator().manual_seed(0))
+    for _ in range(100):
+        lines = spectrum(noise, n_fft, hop_length)
+        noise = waveform(lines / lines.abs().clamp(min=1e-8), n_fft, hop_length)
+    return noise
 
 
 def _begin(analysis: nn.Linear, synthesis: nn.Linear, rows: Tensor, is_centred: bool) -> None:
