@@ -13,6 +13,7 @@ from torch import nn
 
 from mmdiff.media import ClipSpec
 from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
+from mmdiff.models.codecs.audio import AUDIO_CODECS
 from mmdiff.models.codecs.frame_autoencoder import FrameAutoencoder
 from mmdiff.models.codecs.video import VIDEO_CODECS
 from mmdiff.models.codecs.wave_autoencoder import WaveAutoencoder
@@ -21,17 +22,17 @@ INDEX_NAME = "model_index.json"
 CONFIG_NAME = "config.json"
 SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 # The only classes that a folder may name: nothing that a file says is imported.
+VIDEO_CODEC_CLASSES = (PixelCodec, PatchCodec, FrameAutoencoder, *VIDEO_CODECS.values())
+AUDIO_CODEC_CLASSES = (WaveformCodec, MelCodec, WaveAutoencoder, *AUDIO_CODECS.values())
 CLASSES = {
-    cls.__name__: cls
-    for cls in (CoupledUNet, SuperResUNet, PixelCodec, WaveformCodec, MelCodec, PatchCodec, FrameAutoencoder,
-                WaveAutoencoder, *VIDEO_CODECS.values(), DDPMScheduler)
+    cls.__name__: cls for cls in (CoupledUNet, SuperResUNet, *VIDEO_CODEC_CLASSES, *AUDIO_CODEC_CLASSES, DDPMScheduler)
 }
 Parts = dict[str, tuple[str, ...]]
 # What a joint model's folder consists of, and a super-resolution model's.
 PARTS = {
     "denoiser": ("CoupledUNet",),
-    "video_codec": ("PixelCodec", "PatchCodec", "FrameAutoencoder", *(cls.__name__ for cls in VIDEO_CODECS.values())),
-    "audio_codec": ("WaveformCodec", "MelCodec", "WaveAutoencoder"),
+    "video_codec": tuple(cls.__name__ for cls in VIDEO_CODEC_CLASSES),
+    "audio_codec": tuple(cls.__name__ for cls in AUDIO_CODEC_CLASSES),
     "scheduler": ("DDPMScheduler",),
 }
 SUPER_RESOLUTION_PARTS = {"denoiser": ("SuperResUNet",), "scheduler": ("DDPMScheduler",)}
