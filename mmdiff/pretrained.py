@@ -13,10 +13,15 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from mmdiff.models.codec import VideoCodec
+    from mmdiff.models.codecs.audio_network import NetworkAudioCodec
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 CHUNK_BYTES = 1 << 20
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*", "vae/*")  # of a hub's repository, which may be large
+SOUND_FILES = ("config.json", "model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model*")
+SOUND_FOLDERS = ("audio_vae", "vae")  # of a pipeline; where both are, sound has its own
+VOCODERS = ("SpeechT5HifiGan", "LTX2Vocoder", "LTX2VocoderWithBWE")
+OF_TRANSFORMERS = {"EncodecModel": "encodec", "DacModel": "dac", "SpeechT5HifiGan": "speecht5_hifigan"}
 
 
 @dataclass(frozen=True)
@@ -166,18 +171,92 @@ def _autoencoder_folder(folder: Path) -> Path:
     return inner if inner.is_dir() and not (folder / "config.json").is_file() else folder
 
 
-def _load_autoencoder(class_name: str, config: dict[str, Any], path: Path) -> torch.nn.Module:
-    """Load a network of diffusers from its folder, or from one file of weights and its configuration."""
-    import diffusers
+def load_audio_codec(
+    source: str | Path, *, sample_rate: int, channels: int, vocoder: str | Path | None = None, **settings: Any
+) -> "NetworkAudioCodec":
+    """Load a sound autoencoder of diffusers or transformers as a codec for clips of this rate, frozen.
 
-    network_class = getattr(diffusers, class_name)
+    `source` is a hub id, a folder of the network or of a pipeline that holds it as `audio_vae/` or `vae/`, or a file of
+    weights beside its config.json, which names the class. A vocoder, where one is needed, is found as `vocoder/` beside
+    it, or given likewise. `settings` are the codec's own: variant, n_fft, f_min.
+
+    Errors: `ValueError` where there is none of these, the class is none that we know, or the weights do not fit.
+    """
+    from mmdiff.models.codecs.audio import AUDIO_CODECS, NEED_VOCODER
+
+    given = Path(source).expanduser()
+    path = given if given.exists() else _download_sound(str(source))
+    parts = {"network": next((path / name for name in SOUND_FOLDERS if (path / name).is_dir()), path)}
+    named = {"network": _named_class(parts["network"], tuple(AUDIO_CODECS))}
+    if named["network"] in NEED_VOCODER:
+        folder = parts["network"].parent if parts["network"].is_file() else parts["network"]
+        beside = Path(vocoder).expanduser() if vocoder else folder.parent / "vocoder"
+        if not vocoder and not beside.is_dir():
+            raise ValueError(f"{source}: {named['network']} makes spectrograms, and there is no vocoder/ beside it to "
+                             f"make them sound; give a pipeline's folder, or a vocoder")  # fmt: skip
+        beside = beside if beside.exists() else _download_sound(str(vocoder))
+        parts["vocoder"] = beside / "vocoder" if (beside / "vocoder").is_dir() else beside
+        named["vocoder"] = _named_class(parts["vocoder"], VOCODERS)
+    networks = {name: _load_autoencoder(named[name], _config(part), part) for name, part in parts.items()}
+    return AUDIO_CODECS[named["network"]].from_networks(
+        **networks, **settings, sample_rate=sample_rate, channels=channels,
+        source=given.name if given.exists() else str(source),
+        sha256=" ".join(hash_path(part) for part in parts.values()),
+    )  # fmt: skip
+
+
+def _download_sound(name: str) -> Path:
+    """Download what a sound codec needs of a hub's repository: of a pipeline its sound networks alone."""
+    folder = _download(name, ("config.json", "model_index.json"))
+    if not (folder / "model_index.json").is_file():
+        return _download(name, SOUND_FILES)
+    index = _json(folder / "model_index.json")
+    inner = next((part for part in SOUND_FOLDERS if part in index), "vae")
+    return _download(name, ("model_index.json", f"{inner}/*", "vocoder/*"))
+
+
+def _named_class(path: Path, known: tuple[str, ...]) -> str:
+    """Return the class that a network's config.json names, as diffusers or transformers write it."""
+    config = _config(path)
+    named = config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
+    if named is None:
+        named = next((name for name, kind in OF_TRANSFORMERS.items() if kind == config.get("model_type")), None)
+    if named not in known:
+        raise ValueError(f"{path}: config.json names {named!r}; here it can be {', '.join(known)}")
+    return named
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return _json((path if path.is_dir() else path.parent) / "config.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); give a folder in the layout of diffusers or "
+                         f"transformers") from error  # fmt: skip
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not a mapping of names to values")
+    return values
+
+
+def _load_autoencoder(class_name: str, config: dict[str, Any], path: Path) -> torch.nn.Module:
+    """Load a network of diffusers or transformers from its folder, or from a file of weights and a configuration."""
+    network_class = _network_class(class_name)
+    of_transformers = class_name in OF_TRANSFORMERS
     if path.is_file():
-        network, state = network_class.from_config(config), read_state(path)
+        state = read_state(path)
+        if of_transformers:
+            network = network_class(network_class.config_class.from_dict(config))
+            return load_exactly(network, _with_parametrizations(network, state), str(path))
+        network = network_class.from_config(config)
         network._fix_state_dict_keys_on_load(state)  # attention had other names before diffusers 0.12
         return load_exactly(network, state, str(path))
+    options = {"dtype": torch.float32} if of_transformers else {"low_cpu_mem_usage": False}
     try:
         network, report = network_class.from_pretrained(
-            path, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            path, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: cannot be loaded as {class_name} ({error})") from error
@@ -186,3 +265,28 @@ def _load_autoencoder(class_name: str, config: dict[str, Any], path: Path) -> to
             some = ", ".join(str(key) for key in sorted(report[fault])[:3])
             raise ValueError(f"{path}: not weights of {class_name}: {fault.replace('_', ' ')}: {some}")
     return network
+
+
+def _network_class(name: str) -> Any:
+    if name in OF_TRANSFORMERS:
+        import transformers
+
+        return getattr(transformers, name)
+    if name in VOCODERS:
+        from diffusers.pipelines.ltx2 import vocoder
+
+        return getattr(vocoder, name)
+    import diffusers
+
+    return getattr(diffusers, name)
+
+
+def _with_parametrizations(network: torch.nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give normalised weights the names that torch has for them since 2.0, where the network has those."""
+    own = network.state_dict()
+    pairs = (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1"))
+    renamed = {}
+    for name, values in state.items():
+        newer = next((name.removesuffix(old) + new for old, new in pairs if name.endswith(f".{old}")), name)
+        renamed[newer if newer in own else name] = values
+    return renamed

@@ -10,3 +10,4 @@ AUDIO_CODECS = {
     "EncodecModel": EncodecCodec,
     "DacModel": DacCodec,
 }
+NEED_VOCODER = ("AutoencoderKL", "AutoencoderKLLTX2Audio")  # which make spectrograms
