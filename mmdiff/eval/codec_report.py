@@ -20,9 +20,11 @@ from mmdiff.checkpoint import INDEX_NAME, load_part
 from mmdiff.data.manifest import MANIFEST_NAME, entry_path, read_manifest
 from mmdiff.eval import statistics
 from mmdiff.eval.codec_report_findings import describe_findings
+from mmdiff.eval.codec_report_latents import NUM_CLIPS, describe_latents
 from mmdiff.eval.codec_report_rates import describe_codec, describe_grid, rate_faults
-from mmdiff.eval.codec_report_rows import WAVEFORM_SNR_DB, band_rows, changes, make_rows, to_json
-from mmdiff.eval.codec_report_trips import Events, Shown, Trip, make_trips, to_tensor
+from mmdiff.eval.codec_report_rows import WAVEFORM_SNR_DB, Generations, band_rows, changes, make_rows, to_json
+from mmdiff.eval.codec_report_trips import Shown, Trip, make_trips, to_tensor
+from mmdiff.eval.quality.pairs import given_sides
 from mmdiff.eval.report import spaced
 from mmdiff.eval.suite import Protocol, name_folders
 from mmdiff.eval.windows import MAX_PIXELS, Window, evenly, find_media, read_all, real_windows
@@ -177,7 +179,7 @@ def _first_readable(request: Request) -> Path:
 
 def read_generations(
     made: Mapping[str, Sequence[Path]], spec: ClipSpec, rejected: list[dict[str, str]]
-) -> dict[str, list[Events]]:
+) -> dict[str, Generations]:
     """Find the events of generations, measured as real clips are."""
     found = {}
     for name, paths in made.items():
@@ -185,41 +187,36 @@ def read_generations(
         readings = read_all(name, [Window(path, str(path), Fraction(0)) for path in paths], spec, lost)
         rejected += [{"row": name, "by": "reader", **item} for item in lost]
         if readings:
-            found[name] = [{"audio": reading.audio, "video": reading.video} for reading in readings]
+            events = tuple({"audio": reading.audio, "video": reading.video} for reading in readings)
+            found[name] = Generations(events, given_sides([reading.window.path for reading in readings]))
     return found
 
 
 def make_result(
     request: Request, protocol: Protocol, codecs: Mapping[str, Codec], trips: Sequence[Trip],
-    generations: Mapping[str, list[Events]], rejected: list[dict[str, str]],
+    generations: Mapping[str, Generations], rejected: list[dict[str, str]],
 ) -> dict[str, Any]:  # fmt: skip
     """Return everything that was found, for JSON."""
     spec = protocol.spec
-    described = describe_codecs(codecs, trips[0], spec)
+    clips = [read_clip(t.window.path, spec, start=t.window.start) for t in evenly(trips, NUM_CLIPS)]
+    inputs = {name: [to_tensor(clip, name).to(c.device, c.dtype) for clip in clips] for name, c in codecs.items()}
+    described = {name: describe_codec(codec, inputs[name][0], spec) for name, codec in codecs.items()}
     rows = make_rows(trips, protocol, generations)
     result = {
         "protocol": describe_protocol(request, protocol, len(trips)),
         "codecs": described,
         "grid": describe_grid(codecs, spec),
+        "latents": {name: describe_latents(codec, inputs[name], protocol.seed) for name, codec in codecs.items()},
         "faults": rate_faults(codecs, described, spec),
         "rows": to_json(rows),
-        "changes": changes(rows),
+        "changes": changes(rows, generations),
+        "given": {name: sorted(made.given) for name, made in generations.items()},
         "bands": band_rows(trips, spec.sample_rate, protocol.seed) if "audio" in codecs else [],
         "missing": find_missing(trips, rows),
         "clips": [describe_trip(trip) for trip in trips],
         "rejected": rejected,
     }
     return {"findings": describe_findings(result), **result}
-
-
-@torch.no_grad()
-def describe_codecs(codecs: Mapping[str, Codec], trip: Trip, spec: ClipSpec) -> dict[str, dict[str, Any]]:
-    """Return what each codec states and what it makes of a clip."""
-    clip = read_clip(trip.window.path, spec, start=trip.window.start)
-    return {
-        name: describe_codec(codec, codec.encode(to_tensor(clip, name).to(codec.device, codec.dtype)), spec)
-        for name, codec in codecs.items()
-    }
 
 
 def find_missing(trips: Sequence[Trip], rows: Sequence[Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import Any
 
-from mmdiff.eval.codec_report_rows import BOTH, REAL
+from mmdiff.eval.codec_report_rows import BOTH, PICTURE, REAL, SOUND
 from mmdiff.eval.plots import is_number
 from mmdiff.eval.quality.table import ARROWS, format_number
 
@@ -13,7 +13,7 @@ SIDES = {"picture": "Picture", "sound": "Sound", "agreement": "Agreement"}
 FROZEN_PERCENT = 10
 LOST_BAND_DB = -10
 LOUDER_LU = 1
-DECODED = ("decoded picture, real sound", "real picture, decoded sound", BOTH)
+UNIT = 1.1  # how far from unit scale noise may be and still count as such
 MOST_FAULTS = 5
 
 
@@ -21,38 +21,55 @@ def describe_findings(result: Mapping[str, Any]) -> list[str]:
     """Return what was found in sentences: agreement, its two sides, the rates, and what generation adds."""
     return [
         *_of_offsets(result), *_of_f1(result), *_of_timing(result), *_of_picture(result), *_of_sound(result),
-        *_of_grid(result["grid"]), *result["faults"],
+        *_of_grid(result["grid"]), *_of_latents(result), *result["faults"],
     ]  # fmt: skip
 
 
 def _of_offsets(result: Mapping[str, Any]) -> Iterator[str]:
-    moved = {c["of"]: c for c in result["changes"] if c["metric"] == "common offset, ms" and c["kind"] == "decoded"}
-    last = next((moved[name] for name in reversed(DECODED) if name in moved), None)
-    if last is None or not is_number(last["low"]):
+    moved = {name: _find_change(result, "common offset, ms", name) for name in (PICTURE, SOUND, BOTH)}
+    moved = {name: change for name, change in moved.items() if change and is_number(change["low"])}
+    if not moved:
         return
-    parts = ", ".join(f"{name} {format_number(moved[name], '+')}" for name in DECODED[:2] if name in moved)
-    number = f"{format_number(last, '+')} ms"
+    last = list(moved.values())[-1]
+    parts = ", ".join(f"{name} {write(change, '+')}" for name, change in moved.items() if name != BOTH)
+    number = f"the offset of sound against picture changes by {write(last, '+')} ms ({parts})"
     if last["low"] <= 0 <= last["high"]:
-        yield f"Encoding and decoding do not move sound and picture apart: their common offset changes by {number}."
+        yield f"Encoding and decoding do not move sound and picture apart: {number}."
     else:
-        way = "later" if last["value"] > 0 else "earlier"
-        yield (f"Encoding and decoding make the sound come {way} against the picture: their common offset changes by "
-               f"{number} ({parts}).")  # fmt: skip
+        yield f"Encoding and decoding make the sound come {'later' if last['value'] > 0 else 'earlier'}: {number}."
 
 
 def _of_f1(result: Mapping[str, Any]) -> Iterator[str]:
     scores = {row["of"]: row for row in result["rows"] if row["metric"] == "sync F1"}
-    for change in result["changes"]:
-        if change["metric"] != "sync F1" or not is_number(change["value"]):
+    last = next((name for name in (BOTH, SOUND, PICTURE) if name in scores), None)
+    if last is None or not is_number(scores[last]["value"]):
+        return
+    change = _find_change(result, "sync F1", last)
+    verdict = (
+        f"changes by {write(change, '+')}" if change["low"] != change["high"] else f"becomes {write(scores[last])}"
+    )
+    yield f"Sync F1 of real pairs, {write(scores[REAL])}, {verdict}: {change['verdict']}."
+    for name, row in scores.items():
+        if row["kind"] != "generated" or not is_number(row["value"]):
             continue
-        of, less = change["of"], change["less"]
-        numbers = (f"F1 {format_number(scores[of])} against {format_number(scores[less])} of {less}, "
-                   f"difference {format_number(change, '+')}: {change['verdict']}")  # fmt: skip
-        if change["kind"] == "generated":
-            what = "what generation and codecs add together" if less == REAL else "what generation alone adds"
-            yield f"{of}, {what}: {numbers}."
-        elif of == BOTH or BOTH not in scores:
-            yield f"{of}: {numbers}."
+        base = _find_base(result, name)
+        codecs = _find_change(result, "sync F1", base) if base != REAL else None
+        by = [f"{write(codecs, '+')} by the codecs ({base})"] if codecs else []
+        added = _find_change(result, "sync F1", name, base)
+        by.append(f"{write(added, '+')} by generation: {added['verdict']}")
+        given = f" ({' and '.join(result['given'][name])} given)" if result["given"][name] else ""
+        yield f"{name}{given}: F1 {write(row)}. Of its distance to real pairs, {'; '.join(by)}."
+
+
+def _find_base(result: Mapping[str, Any], name: str) -> str:
+    """Return the pairs that tell what generation alone does."""
+    bases = [c["less"] for c in result["changes"] if c["of"] == name and c["metric"] == "sync F1"]
+    return bases[-1]
+
+
+def _find_change(result: Mapping[str, Any], metric: str, of: str, less: str = REAL) -> Mapping[str, Any] | None:
+    key = (metric, of, less)
+    return next((c for c in result["changes"] if (c["metric"], c["of"], c["less"]) == key), None)
 
 
 def _of_timing(result: Mapping[str, Any]) -> Iterator[str]:
@@ -62,16 +79,14 @@ def _of_timing(result: Mapping[str, Any]) -> Iterator[str]:
         if shift is None or not is_number(shift["low"]) or kept is None:
             continue
         is_moved = not shift["low"] <= 0 <= shift["high"] and abs(shift["value"]) >= 0.5
-        words = (
-            f"are decoded {format_number(shift, '+')} ms from where they were" if is_moved else "stay in their place"
-        )
-        yield f"{plural.capitalize()} {words}; kept ({kept['how']}): {format_number(kept)} %."
+        words = f"are decoded {write(shift, '+')} ms from where they were" if is_moved else "stay in their place"
+        yield f"{plural.capitalize()} {words}; kept ({kept['how']}): {write(kept)} %."
 
 
 def _of_picture(result: Mapping[str, Any]) -> Iterator[str]:
     frozen = next((row for row in result["rows"] if row["metric"].startswith("frames that stand still")), None)
     if frozen and is_number(frozen["value"]) and frozen["value"] > FROZEN_PERCENT:
-        yield f"The decoded picture stands still in {format_number(frozen)} % of the frames that should move."
+        yield f"The decoded picture stands still in {write(frozen)} % of the frames that should move."
 
 
 def _of_sound(result: Mapping[str, Any]) -> Iterator[str]:
@@ -80,7 +95,7 @@ def _of_sound(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"The sound loses more than {-LOST_BAND_DB} dB in the octave bands around {', '.join(lost)}."
     louder = next((row for row in result["rows"] if row["metric"] == "loudness change, LU"), None)
     if louder and is_number(louder["value"]) and abs(louder["value"]) > LOUDER_LU:
-        yield f"The decoded sound's loudness differs by {format_number(louder, '+')} LU."
+        yield f"The decoded sound's loudness differs by {write(louder, '+')} LU."
 
 
 def _of_grid(grid: Mapping[str, Any] | None) -> Iterator[str]:
@@ -95,6 +110,26 @@ def _of_grid(grid: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"No common time grid: {words}; they meet only every {common:g} s ({shared})."
 
 
+def _of_latents(result: Mapping[str, Any]) -> Iterator[str]:
+    for name, found in result["latents"].items():
+        low, high = found["noise_stds"]
+        if low < 1 / UNIT or high > UNIT or max(map(abs, found["noise_means"])) > UNIT - 1:
+            yield (f"Noise belongs into the latents: encoded noise ({name}) is not the denoiser's noise; "
+                   f"{describe_noise(found)}.")  # fmt: skip
+
+
+def describe_noise(found: Mapping[str, Any]) -> str:
+    """Say what becomes of noise that is added before encoding."""
+    means, stds = (" to ".join(f"{end:.2f}" for end in found[name]) for name in ("noise_means", "noise_stds"))
+    words = f"its channels have means of {means} and deviations of {stds} instead of 0 and 1"
+    if found["half_noisy_correlation"] is None:
+        return words
+    correlation, expected = found["half_noisy_correlation"], found["expected_correlation"]
+    return (
+        f"{words}, and encoded half-noisy clips correlate with clean latents by {correlation:.2f}, not {expected:.2f}"
+    )
+
+
 def format_result(result: Mapping[str, Any]) -> str:
     """Return the table, the rates, the findings and what was left out as text."""
     protocol, clip = result["protocol"], result["protocol"]["clip"]
@@ -103,10 +138,14 @@ def format_result(result: Mapping[str, Any]) -> str:
         f"{clip['width']}x{clip['height']} at {clip['fps']} fps, {clip['sample_rate']} Hz"
     ]
     lines += [f"{name} codec: {describe_rates(stated, name)}" for name, stated in result["codecs"].items()]
+    lines += [
+        f"{name} latents: mean {found['mean']:.2f}, deviation {found['std']:.2f} over {found['num_clips']} clips"
+        for name, found in result["latents"].items()
+    ]
     lines += _table(result)
     if result["bands"]:
         lines += ["", "Sound, dB gained by octave band"]
-        lines += [f"  {band['of']:8}  {format_number(band, '+')}" for band in result["bands"]]
+        lines += [f"  {band['of']:8}  {write(band, '+')}" for band in result["bands"]]
     lines += ["", f"intervals: {protocol['intervals']}"]
     lines += [f"not measured: {name}: {reason}" for name, reason in result["missing"].items()]
     lines += ["", *(f"- {sentence}" for sentence in result["findings"])]
@@ -131,7 +170,7 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
             rows = list(rows)
             better = f", {ARROWS[rows[0]['better']]}" if rows[0]["better"] else ""
             if side != "agreement":
-                yield f"  {metric:34}  {write_number(rows[0]):26}  {rows[0]['how']}{better}"
+                yield f"  {metric:32}  {write_number(rows[0]):25}  {rows[0]['how']}{better}"
                 continue
             yield f"  {metric}{better}"
             for row in rows:
@@ -140,14 +179,21 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _change(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    found = (c for c in result["changes"] if (c["metric"], c["of"], c["less"]) == (row["metric"], row["of"], REAL))
-    change = next(found, None)
-    return f"  change {format_number(change, '+')}" if change else ""
+    change = _find_change(result, row["metric"], row["of"])
+    return f"  change {write(change, '+')}" if change else ""
 
 
 def write_number(row: Mapping[str, Any]) -> str:
-    """Write a value with its interval; infinite where nothing was lost."""
-    return "infinite (exact)" if row["is_exact"] else format_number(dict(row), "+" if not row["better"] else "")
+    """Write a row's value with its interval; infinite where nothing was lost."""
+    return "infinite (exact)" if row["is_exact"] else write(row, "" if row["better"] else "+")
+
+
+def write(numbers: Mapping[str, Any], sign: str = "") -> str:
+    """Write a value with its interval, briefly where it is the same whole number however clips are drawn."""
+    value = numbers["value"]
+    if is_number(value) and value == numbers["low"] == numbers["high"] and value == round(value):
+        return f"{value:.0f} [{value:.0f}, {value:.0f}]"
+    return format_number(dict(numbers), sign)
 
 
 def _faults(result: Mapping[str, Any]) -> list[str]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mmdiff.eval.codec_report_findings import SIDES, describe_rates, write_number
+from mmdiff.eval.codec_report_findings import SIDES, describe_noise, describe_rates, write, write_number
 from mmdiff.eval.codec_report_rows import REAL
 from mmdiff.eval.codec_report_trips import Shown
 from mmdiff.eval.players import Player, make_player
 from mmdiff.eval.plots import Figure, estimate_plot
-from mmdiff.eval.quality.findings import number
 from mmdiff.eval.quality.table import ARROWS
 from mmdiff.eval.report import flatten, page_environment
 from mmdiff.media import Clip, write_mp4
@@ -62,6 +61,7 @@ def render(result: Mapping[str, Any], shown: Sequence[Shown]) -> str:
         protocol=result["protocol"],
         findings=[sentence.replace(" -", " −").replace("[-", "[−") for sentence in result["findings"]],
         rates=[(name, describe_rates(stated, name)) for name, stated in result["codecs"].items()],
+        latents=[(name, found, describe_noise(found)) for name, found in result["latents"].items()],
         grid=result["grid"],
         streams=list(_streams(result["rows"])),
         agreement=_agreement(result),
@@ -91,7 +91,7 @@ def _agreement(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         first = next(iter(own.values()))
         cells = [
             (_written(own[metric]) if metric in own else "–",
-             number(changes[metric, of], "+") if (metric, of) in changes else "")
+             write(changes[metric, of], "+").replace("-", "−") if (metric, of) in changes else "")
             for metric in PLOTTED
         ]  # fmt: skip
         lines.append({"of": of, "kind": first["kind"], "num_clips": first["num_clips"], "cells": cells})

@@ -5,6 +5,7 @@ from fractions import Fraction
 from math import gcd, lcm, prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmdiff.media import ClipSpec
@@ -13,8 +14,10 @@ from mmdiff.models.codec import Codec
 RATES = {"video": "fps", "audio": "sample_rate"}
 
 
-def describe_codec(codec: Codec, latent: Tensor, spec: ClipSpec) -> dict[str, Any]:
-    """Return a codec's rates as it states them, beside what the latents `b c ...` of one clip show."""
+@torch.no_grad()
+def describe_codec(codec: Codec, x: Tensor, spec: ClipSpec) -> dict[str, Any]:
+    """Return a codec's rates as it states them, beside what the latents of one clip `1 c ...` show."""
+    latent = codec.encode(x)
     modality = codec.modality
     stated_steps = codec.num_steps(_length(spec, modality))
     steps = latent.shape[2]

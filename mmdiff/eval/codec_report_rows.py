@@ -1,8 +1,7 @@
 """The rows of the report: pictures, sounds and agreement, each with an interval over clips."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,15 +23,23 @@ LEAST_BAND = 1e-8  # of a band's energy, -80 dB: what a band that is lost altoge
 QUIET_BAND = 1e-6  # bands with less than this share of the sound's energy have nothing to keep
 REAL = "real pairs"
 BOTH = "both decoded"
+PICTURE = "picture decoded"
+SOUND = "sound decoded"
 COMBINATIONS = {
-    REAL: ("real", "real"),
-    "decoded picture, real sound": ("real", "decoded"),
-    "real picture, decoded sound": ("decoded", "real"),
-    BOTH: ("decoded", "decoded"),
-}  # which sound, which picture
+    REAL: ("real", "real"), PICTURE: ("real", "decoded"), SOUND: ("decoded", "real"), BOTH: ("decoded", "decoded"),
+}  # which sound, which picture  # fmt: skip
+BESIDE_GIVEN = {frozenset(): BOTH, frozenset({"picture"}): SOUND, frozenset({"sound"}): PICTURE}
 
 
-def make_rows(trips: Sequence[Trip], protocol: Protocol, generations: Mapping[str, Sequence[Events]]) -> list[Row]:
+@dataclass(frozen=True)
+class Generations:
+    """Events of generations, and the sides (picture, sound) that they were given and so neither coded nor made."""
+
+    events: tuple[Events, ...]
+    given: frozenset[str]
+
+
+def make_rows(trips: Sequence[Trip], protocol: Protocol, generations: Mapping[str, Generations]) -> list[Row]:
     """Return all rows; those of a stream without a codec are not among them."""
     return [
         *(picture_rows(trips, protocol) if trips[0].picture else ()),
@@ -101,7 +108,7 @@ def _timing_rows(
               f"decoded ones that had none within {1000 * known:.0f} ms")  # fmt: skip
 
 
-def pair_columns(trips: Sequence[Trip], generations: Mapping[str, Sequence[Events]]) -> dict[str, tuple[str, list]]:
+def pair_columns(trips: Sequence[Trip], generations: Mapping[str, Generations]) -> dict[str, tuple[str, list]]:
     """Return kind and (sound, picture) event lists of real pairs, of each stream decoded, and of generations."""
     columns = {}
     for name, (sound, picture) in COMBINATIONS.items():
@@ -109,8 +116,8 @@ def pair_columns(trips: Sequence[Trip], generations: Mapping[str, Sequence[Event
         if all("audio" in heard and "video" in seen for heard, seen in sides):
             pairs = [(heard["audio"], seen["video"]) for heard, seen in sides]
             columns[name] = ("real" if name == REAL else "decoded", pairs)
-    for name, clips in generations.items():
-        columns[name] = ("generated", [(events["audio"], events["video"]) for events in clips])
+    for name, made in generations.items():
+        columns[name] = ("generated", [(events["audio"], events["video"]) for events in made.events])
     return columns
 
 
@@ -142,23 +149,24 @@ def agreement_rows(columns: Mapping[str, tuple[str, list]], protocol: Protocol) 
                       "where the differences of all sounds and flashes pile up; no matching")  # fmt: skip
 
 
-def changes(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return how agreement differs from real pairs, and for generations from real pairs decoded, with intervals.
+def changes(rows: Sequence[Row], generations: Mapping[str, Generations]) -> list[dict[str, Any]]:
+    """Return how agreement differs from real pairs, and for generations from what the codecs leave of real pairs.
 
-    The same clips are drawn again on both sides where they are the same clips.
+    What a generation was given was not decoded, nor is it then in the pairs that it is compared with. The same clips
+    are drawn again on both sides where they are the same clips.
     """
     found = []
     named = {(row.metric, row.of): row for row in rows if row.side == "agreement"}
-    for row, base in product(named.values(), (REAL, BOTH)):
-        other = named.get((row.metric, base))
-        wanted = (row.kind == "decoded" and base == REAL) or row.kind == "generated"
-        if other is None or not wanted:
-            continue
-        change = row.estimate.less(other.estimate)
-        found.append({
-            "metric": row.metric, "of": row.of, "less": base, "kind": row.kind, **change.as_dict(),
-            "better": row.better, "verdict": verdict(change.low, change.high, row.better),
-        })  # fmt: skip
+    for row in named.values():
+        bases = {"decoded": [REAL], "generated": [REAL]}.get(row.kind, [])
+        if row.kind == "generated":
+            bases.append(BESIDE_GIVEN.get(generations[row.of].given, REAL))
+        for other in [named[row.metric, base] for base in dict.fromkeys(bases) if (row.metric, base) in named]:
+            change = row.estimate.less(other.estimate)
+            found.append({
+                "metric": row.metric, "of": row.of, "less": other.of, "kind": row.kind, **change.as_dict(),
+                "better": row.better, "verdict": verdict(change.low, change.high, row.better),
+            })  # fmt: skip
     return found
 
 

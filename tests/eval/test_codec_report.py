@@ -15,12 +15,12 @@ from mmdiff.eval import codec_report_measures as measures
 from mmdiff.eval.codec_report import Request, measure_codecs
 from mmdiff.eval.codec_report_findings import format_result
 from mmdiff.eval.codec_report_rates import describe_grid, step_starts
+from mmdiff.eval.codec_report_rows import BOTH, PICTURE, SOUND
 from mmdiff.media import Clip, ClipSpec, write_mp4
 from mmdiff.models import MelCodec, PixelCodec, WaveformCodec
 
 RATE, FPS = 16_000, Fraction(10)
 SPEC = ClipSpec(16, FPS, 32, 32, RATE, 1)
-SOUND, PICTURE, BOTH = "real picture, decoded sound", "decoded picture, real sound", "both decoded"
 
 
 def make_clip(rng: np.random.Generator) -> Clip:
@@ -168,6 +168,16 @@ def test_a_codec_made_for_another_rate_is_named_and_seen(media, tmp_path, capsys
     assert distances[0]["high"] < distances[1]["low"]
 
 
+def test_encoded_noise_is_told_from_noise_in_latents(media, exact):
+    pixels = exact["latents"]["video"]
+    assert pixels["noise_stds"] == pytest.approx([1, 1], abs=0.02)
+    assert pixels["half_noisy_correlation"] == pytest.approx(pixels["expected_correlation"], abs=0.02)
+    assert not any("encoded noise" in sentence for sentence in exact["findings"])
+    result = report(media, MelCodec(hop_length=200))
+    assert result["latents"]["audio"]["noise_means"][0] > 2 and result["latents"]["audio"]["noise_stds"][1] < 0.8
+    assert any("encoded noise (audio) is not the denoiser's noise" in sentence for sentence in result["findings"])
+
+
 def test_sound_played_at_the_wrong_rate_loses_its_events(media):
     result = report(media, PixelCodec(), SlowCodec())
     assert change(result, "sync F1", SOUND)["high"] < -0.2
@@ -232,7 +242,7 @@ def test_broken_files_are_counted_and_generations_measured_alike(media, tmp_path
     assert result["protocol"]["num_clips"] == 4 and result["protocol"]["clip"]["sample_rate"] == RATE
     assert change(result, "sync F1", "made")["high"] < -0.3
     assert change(result, "common offset", "made")["value"] == pytest.approx(200, abs=40)
-    assert any("generation alone adds" in sentence for sentence in result["findings"])
+    assert any("by generation: worse" in sentence for sentence in result["findings"])
     page = (output / "codec.html").read_text()
     assert page.count("<video") == 8 and "made" in page and "<script src" not in page and "://" not in page
 
