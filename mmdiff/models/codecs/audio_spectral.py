@@ -12,17 +12,17 @@ from mmdiff.models.codecs.audio_network import NetworkAudioCodec, NetworkAudioCo
 from mmdiff.models.codecs.audio_signal import log_mel, slaney_filters
 from mmdiff.models.layers import configured_by
 
+# What the published checkpoints' mel was made with, by the vocoder's sample rate: n_fft, and the lowest hertz.
+PUBLISHED_MEL = {16_000: (1024, 0.0), 48_000: (2048, 20.0)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioLDMCodecConfig(NetworkAudioCodecConfig):
-    """Settings of `AudioLDMCodec`: the vocoder's own, and the mel's.
-
-    The checkpoints at 16 kHz were trained with the defaults, that at 48 kHz with n_fft 2048 and f_min 20.
-    """
+    """Settings of `AudioLDMCodec`: the vocoder's own, and the mel's where it is not the published one."""
 
     vocoder_config: dict[str, Any]
-    n_fft: int = 1024
-    f_min: float = 0.0
+    n_fft: int | None = None
+    f_min: float | None = None
 
 
 class AudioLDMCodec(NetworkAudioCodec):
@@ -43,16 +43,18 @@ class AudioLDMCodec(NetworkAudioCodec):
         self.network = AutoencoderKL.from_config(config.network_config)
         voice = SpeechT5HifiGanConfig(**config.vocoder_config)
         self.vocoder = SpeechT5HifiGan(voice)
-        self.n_fft, self.mel_hop = config.n_fft, math.prod(voice.upsample_rates)
+        n_fft, f_min = PUBLISHED_MEL.get(voice.sampling_rate, (None, 0.0))
+        self.n_fft, self.mel_hop = config.n_fft or n_fft, math.prod(voice.upsample_rates)
+        if self.n_fft is None:
+            raise ValueError(f"codec: no AudioLDM at {voice.sampling_rate} Hz is known; give the mel's n_fft and f_min")
         self.reduction = 2 ** (len(self.network.config.block_out_channels) - 1)
         if voice.model_in_dim % self.reduction or self.network.config.in_channels != 1:
             raise ValueError(f"codec: a vocoder of {voice.model_in_dim} mel bands and an autoencoder of "
                              f"{self.network.config.in_channels} channels that divides them by {self.reduction} "
                              "do not belong together; give those of one AudioLDM folder")  # fmt: skip
         self._set_rates(config, rate=voice.sampling_rate, channels=1, hop_length=self.mel_hop * self.reduction)
-        filters = slaney_filters(
-            voice.sampling_rate, config.n_fft, voice.model_in_dim, config.f_min, voice.sampling_rate / 2
-        )
+        f_min = f_min if config.f_min is None else config.f_min
+        filters = slaney_filters(voice.sampling_rate, self.n_fft, voice.model_in_dim, f_min, voice.sampling_rate / 2)
         self.register_buffer("filters", filters, persistent=False)
         self.rows = voice.model_in_dim // self.reduction
         width = self.network.config.latent_channels * self.rows

@@ -15,7 +15,8 @@ VARIANTS = ("continuous", "quantised")
 class QuantisedCodecConfig(NetworkAudioCodecConfig):
     """Settings of a codec whose network has codebooks: which of two things is a latent.
 
-    `variant`: "continuous", what the encoder says, or "quantised", the sum of the code vectors nearest to it.
+    `variant`: "continuous", what the encoder says, or "quantised", the sum of the code vectors nearest to it. Latents
+    are decoded as they are given: what a diffusion model makes is no exact sum of code vectors, nor made one.
     """
 
     variant: str = "continuous"

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from einops import rearrange
 
 from mmdiff.models.codecs.audio_spectral import AudioLDMCodec, LTX2AudioCodec
 from mmdiff.models.codecs.audio_wave import DacCodec, EncodecCodec, OobleckCodec
@@ -194,3 +195,36 @@ def test_networks_that_do_not_belong_together_are_refused():
     parts["network"].latents_mean = torch.zeros(5)
     with pytest.raises((ValueError, RuntimeError), match="5"):
         LTX2AudioCodec.from_networks(sample_rate=16_000, channels=1, **parts)
+
+
+@torch.no_grad()
+def test_audioldm_decodes_as_its_pipeline_does():
+    """diffusers' AudioLDMPipeline: latents `b c l m` divided by scaling_factor, decoded, made sound, cut at the end."""
+    parts = tiny.audioldm()
+    codec = AudioLDMCodec.from_networks(**parts, sample_rate=16_000, channels=1, n_fft=512)
+    latent = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    expected = parts["vocoder"](parts["network"].decode(latent / 0.9).sample[:, 0])
+    assert expected.shape[-1] == 3 * 640 + 32, "HiFi-GAN makes a little more than the mel lasts"
+    found = codec.decode(rearrange(latent, "b c l m -> b (c m) l"))
+    assert torch.allclose(found[:, 0], expected[:, : 3 * 640].clamp(-1, 1), atol=1e-5)
+    with pytest.raises(ValueError, match="no AudioLDM at 22050 Hz is known"):
+        codec.from_config({**codec.config, "vocoder_config": {**codec.config.vocoder_config, "sampling_rate": 22_050},
+                           "n_fft": None})  # fmt: skip
+
+
+@torch.no_grad()
+def test_ltx2_decodes_as_its_pipeline_does():
+    """Our latents are those of LTX-2's transformer, `b s d` turned; the sound is stereo at 24 kHz."""
+    from diffusers import LTX2Pipeline
+
+    parts = tiny.ltx2()
+    codec = LTX2AudioCodec.from_networks(**parts, sample_rate=24_000, channels=2, n_fft=512)
+    packed = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    network = parts["network"]
+    latent = LTX2Pipeline._denormalize_audio_latents(packed, network.latents_mean, network.latents_std)
+    latent = LTX2Pipeline._unpack_audio_latents(latent, 5, num_mel_bins=4)
+    expected = parts["vocoder"](network.decode(latent).sample)
+    assert expected.shape == (1, 2, 17 * 240)
+    found = codec.decode(packed.mT)
+    assert found.shape[-1] == 4 * 960 + 1
+    assert torch.allclose(found, expected[..., : found.shape[-1]].clamp(-1, 1), atol=1e-5)
