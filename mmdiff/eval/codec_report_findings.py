@@ -13,6 +13,8 @@ SIDES = {"picture": "Picture", "sound": "Sound", "agreement": "Agreement"}
 FROZEN_PERCENT = 10
 LOST_BAND_DB = -10
 LOUDER_LU = 1
+SMALL_MS = 20  # an interval about nought that reaches no farther says that nothing moved
+KEPT_PERCENT = 90
 UNIT = 1.1  # how far from unit scale noise may be and still count as such
 MOST_FAULTS = 5
 
@@ -26,39 +28,49 @@ def describe_findings(result: Mapping[str, Any]) -> list[str]:
 
 
 def _of_offsets(result: Mapping[str, Any]) -> Iterator[str]:
-    moved = {name: _find_change(result, "common offset, ms", name) for name in (PICTURE, SOUND, BOTH)}
-    moved = {name: change for name, change in moved.items() if change and is_number(change["low"])}
-    if not moved:
+    rows = {row["of"]: row for row in result["rows"] if row["metric"] == "common offset, ms"}
+    decoded = [name for name in (PICTURE, SOUND, BOTH) if name in rows]
+    moved = {name: _find_change(result, "common offset, ms", name) for name in decoded}
+    last = moved[decoded[-1]] if decoded else None
+    if last is None or not is_number(last["low"]):
+        yield "Whether sound and picture move apart cannot be said: too few events are left of them, or were there."
         return
-    last = list(moved.values())[-1]
-    parts = ", ".join(f"{name} {write(change, '+')}" for name, change in moved.items() if name != BOTH)
+    parts = ", ".join(f"{name} {write(moved[name], '+')}" for name in decoded if name != BOTH)
     number = f"the offset of sound against picture changes by {write(last, '+')} ms ({parts})"
-    if last["low"] <= 0 <= last["high"]:
+    most = max(abs(last["low"]), abs(last["high"]))
+    if last["low"] > 0 or last["high"] < 0:
+        yield f"Encoding and decoding make the sound come {'later' if last['value'] > 0 else 'earlier'}: {number}."
+    elif most <= SMALL_MS:
         yield f"Encoding and decoding do not move sound and picture apart: {number}."
     else:
-        yield f"Encoding and decoding make the sound come {'later' if last['value'] > 0 else 'earlier'}: {number}."
+        yield f"Whether encoding and decoding move sound and picture apart cannot be told: {number}."
 
 
 def _of_f1(result: Mapping[str, Any]) -> Iterator[str]:
     scores = {row["of"]: row for row in result["rows"] if row["metric"] == "sync F1"}
     last = next((name for name in (BOTH, SOUND, PICTURE) if name in scores), None)
-    if last is None or not is_number(scores[last]["value"]):
+    change = _find_change(result, "sync F1", last) if last else None
+    if change is None or not is_number(change["value"]):
+        yield "Agreement before and after cannot be compared: no events are left in the decoded streams, or were there."
         return
-    change = _find_change(result, "sync F1", last)
     verdict = (
         f"changes by {write(change, '+')}" if change["low"] != change["high"] else f"becomes {write(scores[last])}"
     )
     yield f"Sync F1 of real pairs, {write(scores[REAL])}, {verdict}: {change['verdict']}."
     for name, row in scores.items():
-        if row["kind"] != "generated" or not is_number(row["value"]):
-            continue
-        base = _find_base(result, name)
-        codecs = _find_change(result, "sync F1", base) if base != REAL else None
-        by = [f"{write(codecs, '+')} by the codecs ({base})"] if codecs else []
-        added = _find_change(result, "sync F1", name, base)
-        by.append(f"{write(added, '+')} by generation: {added['verdict']}")
-        given = f" ({' and '.join(result['given'][name])} given)" if result["given"][name] else ""
-        yield f"{name}{given}: F1 {write(row)}. Of its distance to real pairs, {'; '.join(by)}."
+        if row["kind"] == "generated" and is_number(row["value"]):
+            yield _of_generations(result, name, row)
+
+
+def _of_generations(result: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> str:
+    """Say which part of a folder's distance to real pairs is the codecs', and which is generation's."""
+    base = _find_base(result, name)
+    codecs = _find_change(result, "sync F1", base) if base != REAL else None
+    by = [f"{write(codecs, '+')} by the codecs ({base})"] if codecs else []
+    added = _find_change(result, "sync F1", name, base)
+    by.append(f"{write(added, '+')} by generation: {added['verdict']}")
+    given = f" ({' and '.join(result['given'][name])} given)" if result["given"][name] else ""
+    return f"{name}{given}: F1 {write(row)}. Of its distance to real pairs, {'; '.join(by)}."
 
 
 def _find_base(result: Mapping[str, Any], name: str) -> str:
@@ -79,7 +91,8 @@ def _of_timing(result: Mapping[str, Any]) -> Iterator[str]:
         if shift is None or not is_number(shift["low"]) or kept is None:
             continue
         is_moved = not shift["low"] <= 0 <= shift["high"] and abs(shift["value"]) >= 0.5
-        words = f"are decoded {write(shift, '+')} ms from where they were" if is_moved else "stay in their place"
+        words = "stay in their place" if kept["value"] >= KEPT_PERCENT else "do not stay in their place, nor move alike"
+        words = f"are decoded {write(shift, '+')} ms from where they were" if is_moved else words
         yield f"{plural.capitalize()} {words}; kept ({kept['how']}): {write(kept)} %."
 
 
