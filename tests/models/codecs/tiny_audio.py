@@ -8,13 +8,18 @@ from torch import Tensor, nn
 STRIDES = [2, 4, 5]  # with an odd one, as that of DAC at 16 kHz
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """Draw weights large enough for a signal to come through."""
+@torch.no_grad()
+def lively(network: nn.Module, gain: float = 1.0) -> nn.Module:
+    """Draw weights large enough for a signal to come through, the same each time."""
     generator = torch.Generator().manual_seed(0)
     for name, weight in network.named_parameters():
-        if weight.ndim > 1 and not name.endswith(("weight_g", "original0", "alpha")):
+        if name.endswith(("weight_g", "original0")):  # what normalised weights are multiplied by
+            weight.fill_(gain)
+        elif weight.ndim > 1 and not name.endswith("alpha"):
             fan_in = math.prod(weight.shape[1:])
-            weight.data = torch.randn(weight.shape, generator=generator) * min(1.0, math.sqrt(1 / fan_in))
+            weight.copy_(torch.randn(weight.shape, generator=generator) * min(1.0, gain / math.sqrt(fan_in)))
+        elif name.endswith("bias") or ".bias_" in name:
+            weight.zero_()
     return network.eval()
 
 
@@ -25,7 +30,7 @@ def oobleck(**changed) -> nn.Module:
         "encoder_hidden_size": 8, "downsampling_ratios": STRIDES, "channel_multiples": [1, 2, 2],
         "decoder_channels": 4, "decoder_input_channels": 4, "sampling_rate": 44_100,
     }  # fmt: skip
-    return lively(AutoencoderOobleck(**settings | changed))
+    return lively(AutoencoderOobleck(**settings | changed), gain=0.8)
 
 
 def dac(**changed) -> nn.Module:
@@ -35,7 +40,7 @@ def dac(**changed) -> nn.Module:
         "encoder_hidden_size": 2, "decoder_hidden_size": 16, "downsampling_ratios": STRIDES, "n_codebooks": 2,
         "codebook_size": 16, "codebook_dim": 2, "sampling_rate": 16_000,
     }  # fmt: skip
-    return lively(DacModel(DacConfig(**settings | changed)))
+    return lively(DacModel(DacConfig(**settings | changed)), gain=0.8)
 
 
 def encodec(**changed) -> nn.Module:
