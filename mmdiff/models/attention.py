@@ -10,12 +10,17 @@ ATTENTION_BACKENDS = ("sdpa", "flash", "xformers")
 SCORES_IN_CACHE = 2**22
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, backend: str = "sdpa") -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, backend: str = "sdpa", mask: Tensor | None = None
+) -> Tensor:
     """Return softmax attention of tokens `b q d` over tokens `b k d`; the heads lie inside d.
 
     `sdpa` leaves the choice of a kernel to PyTorch, `flash` asks for its flash kernel, `xformers` needs the package and
-    a GPU.
+    a GPU. With a `mask` (bool `b 1 1 k`: what may be attended to) the choice is PyTorch's: the others take none.
     """
+    if mask is not None:
+        query, key, value = (rearrange(x, "b s (n d) -> b n s d", n=num_heads) for x in (query, key, value))
+        return rearrange(F.scaled_dot_product_attention(query, key, value, attn_mask=mask), "b n s d -> b s (n d)")
     if backend == "xformers":
         from xformers.ops import memory_efficient_attention
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ from mmdiff.models.layers import (
     up,
     zeroed,
 )
+from mmdiff.models.time_grid import TimeGrid
+from mmdiff.models.time_grid import places as places_in_frames
 
 MODALITIES = ("video", "audio")
 State = dict[str, Tensor]
@@ -64,6 +66,7 @@ class CoupledUNetConfig:
     num_classes: int | None = None
     timestep_per_modality: bool = False
     frame_phase: bool = False  # tell the audio branch where in its frame every step lies
+    time_grid: tuple[str, ...] = ()  # a TimeGrid's words, set by the task where sound is no whole multiple of picture
 
     def __post_init__(self) -> None:
         for name in (
@@ -72,6 +75,7 @@ class CoupledUNetConfig:
             "cross_attention_windows",
             "video_attention_resolutions",
             "audio_attention_resolutions",
+            "time_grid",
         ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.cross_attention_resolutions) != len(self.cross_attention_windows):
@@ -90,6 +94,26 @@ class CoupledUNetConfig:
     def num_levels(self) -> int:
         """Number of resolutions."""
         return len(self.channel_multipliers)
+
+    @property
+    def audio_divisor(self) -> int:
+        """What the audio's length must divide by."""
+        return self.audio_downsampling ** (self.num_levels - 1)
+
+    @property
+    def grid(self) -> TimeGrid | None:
+        """The time grid by which the modalities attend; None: the sound is cut into one equal segment a frame."""
+        return TimeGrid(*self.time_grid) if self.time_grid else None
+
+    def on_grid(self, grid: TimeGrid, num_steps: int) -> "CoupledUNetConfig":
+        """Return these settings for latents on a grid, with `num_steps` of sound.
+
+        They are unchanged where equal segments are the same: whole multiples at every level, and nothing to fill up.
+        """
+        levels = [int(math.log2(factor)) for factor in self.cross_attention_resolutions]
+        is_even = grid.is_even((1, *(self.audio_downsampling**level for level in levels)))
+        is_plain = is_even and num_steps % self.audio_divisor == 0
+        return replace(self, time_grid=() if is_plain else grid.words())
 
 
 class TimestepEmbedding(nn.Module):
@@ -192,7 +216,8 @@ class Stage(nn.Module):
 class CoupledUNet(ModelMixin, ConfigMixin):
     """Denoise video `b c f h w` and audio `b c l` together (Ruan et al. 2023, section 3.2).
 
-    Height and width must divide by 2^(levels - 1), the audio's length by audio_downsampling^(levels - 1).
+    Height and width must divide by 2^(levels - 1), the audio's length by audio_downsampling^(levels - 1): with a
+    time grid, `mmdiff.models.time_grid.denoised` fills up what does not.
     """
 
     _supports_gradient_checkpointing = True
@@ -326,6 +351,8 @@ class CoupledUNet(ModelMixin, ConfigMixin):
             return noisy
         video, audio = noisy["video"], noisy["audio"]
         places = torch.arange(audio.shape[-1], device=audio.device) * (video.shape[2] / audio.shape[-1])
+        if (grid := self.settings.grid) is not None:
+            places = places_in_frames(grid, video.shape[2], audio.shape[-1]).to(audio.device)
         phase = torch.stack([(2 * math.pi * places).cos(), (2 * math.pi * places).sin()]).to(audio.dtype)
         return {"video": video, "audio": torch.cat([audio, phase.expand(audio.shape[0], -1, -1)], dim=1)}
 
@@ -345,13 +372,14 @@ def _cross(config: CoupledUNetConfig, channels: int, factor: int) -> CrossModalA
     if factor not in config.cross_attention_resolutions:
         return None
     window = config.cross_attention_windows[config.cross_attention_resolutions.index(factor)]
-    return _cross_block(config, channels, window)
+    return _cross_block(config, channels, window, int(math.log2(factor)))
 
 
-def _cross_block(config: CoupledUNetConfig, channels: int, window: int | None) -> CrossModalAttention:
+def _cross_block(config: CoupledUNetConfig, channels: int, window: int | None, level: int) -> CrossModalAttention:
     per_head = config.cross_attention_head_channels
     num_heads = max(channels // per_head, 1) if per_head > 0 else config.num_heads
-    return CrossModalAttention(channels, num_heads, config.norm_groups, window)
+    merged = config.audio_downsampling**level
+    return CrossModalAttention(channels, num_heads, config.norm_groups, window, config.grid, merged)
 
 
 def _attention_at(config: CoupledUNetConfig, factor: int) -> dict[str, bool]:
@@ -386,7 +414,7 @@ def _build_middle(config: CoupledUNetConfig, width: int, dilation: int) -> nn.Mo
         ResBlock(config, width, width, dilation=dilation, video_attention=True, audio_attention=True)
         for _ in range(2)
     ]
-    cross = _cross_block(config, width, None) if config.middle_cross_attention else None
+    cross = _cross_block(config, width, None, config.num_levels - 1) if config.middle_cross_attention else None
     return nn.ModuleList([Stage(blocks[0], cross), Stage(blocks[1])])
 
 
