@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data_tools.caption_model import TextEncoder
 from data_tools.dataset import DataSet, Row, file_sha256, open_set, write_text
-from mmdiff.checkpoint import INDEX_NAME, load_part
+from mmdiff.checkpoint import INDEX_NAME, check_rate, load_part
 from mmdiff.media import ClipSpec, probe, read_audio, read_video
 
 INDEX_FILE = "index.jsonl"
@@ -51,6 +51,7 @@ def load_codecs(folder: Path, device: str = "cpu") -> Codecs:
         clip = ClipSpec(**json.loads((Path(folder) / INDEX_NAME).read_text(encoding="utf-8"))["clip"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
+    check_rate(audio, clip)
     parts = [str(asdict(clip) | {"num_frames": None})]
     for name in ("video_codec", "audio_codec"):
         files = sorted(path for path in (Path(folder) / name).iterdir() if path.suffix in (".json", ".safetensors"))
@@ -94,8 +95,8 @@ def encode_set(
 def encode_clip(path: Path, codecs: Codecs, dtype: torch.dtype, device: str = "cpu") -> dict[str, Tensor]:
     """Return a whole file's latents, `video` c f h w and `audio` c l.
 
-    Picture and sound last equally long: as many frames, at the codecs' rate, as both streams cover. Our picture codecs
-    take frames one by one, so pieces of any length give the same latents.
+    Picture and sound last equally long: as many frames, at the codecs' rate, as both streams cover. What takes frames
+    one by one is given pieces, which have the same latents; any other codec the whole picture, which it slices itself.
     """
     spec, info = codecs.clip, probe(path)
     if not (info.has_video and info.has_audio):
@@ -105,7 +106,8 @@ def encode_clip(path: Path, codecs: Codecs, dtype: torch.dtype, device: str = "c
     picture_seconds = info.video_start + info.num_frames / info.fps
     seconds = min(picture_seconds, Fraction(sound.waveform.shape[1], spec.sample_rate))
     count = int(seconds * spec.fps + Fraction(1, 1000)) // unit * unit  # the stamps of some containers are rounded
-    step = max(CHUNK_PIXELS // (spec.height * spec.width) // unit, 1) * unit
+    piece = max(CHUNK_PIXELS // (spec.height * spec.width) // unit, 1) * unit
+    step = piece if codecs.video.is_framewise else max(count, 1)
     if not count:
         raise ValueError(f"{path}: shorter than {unit} frames at {spec.fps} fps; leave it out")
     pieces = []

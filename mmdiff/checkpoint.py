@@ -13,6 +13,7 @@ from torch import nn
 
 from mmdiff.media import ClipSpec
 from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
+from mmdiff.models.codec import AudioCodec
 from mmdiff.models.codecs.audio import AUDIO_CODECS
 from mmdiff.models.codecs.frame_autoencoder import FrameAutoencoder
 from mmdiff.models.codecs.video import VIDEO_CODECS
@@ -48,6 +49,21 @@ class JointComponents:
     audio_codec: nn.Module
     scheduler: DDPMScheduler
     clip: ClipSpec
+
+    def __post_init__(self) -> None:
+        check_rate(self.audio_codec, self.clip)
+
+
+def check_rate(codec: AudioCodec, clip: ClipSpec) -> None:
+    """Say that a codec hears a clip's sound at the rate it was made for.
+
+    Errors: `ValueError` that names both rates where it does not.
+    """
+    if codec.sample_rate not in (None, clip.sample_rate):
+        raise ValueError(
+            f"audio_codec is for sound at {codec.sample_rate} Hz, the clip's is at {clip.sample_rate} Hz; "
+            f"set clip.sample_rate to {codec.sample_rate}, or load the codec for the clip's rate"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A model folder gives back every bit, and a damaged or hostile one is refused with its name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def components():
     torch.nn.init.normal_(video.mean)
     schedule = make_scheduler(DiffusionConfig(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"))
     spec = ClipSpec(num_frames=5, fps="30000/1001", height=16, width=32, sample_rate=48_000, channels=2)
-    return JointComponents(network, video, MelCodec(channels=2, mean=-3.25), schedule, spec)
+    audio = MelCodec(sample_rate=48_000, n_fft=2048, channels=2, mean=-3.25)
+    return JointComponents(network, video, audio, schedule, spec)
 
 
 @pytest.fixture
@@ -135,3 +137,8 @@ def test_a_class_that_has_no_place_there_is_refused(folder, entry):
     path.write_text(json.dumps({**json.loads(path.read_text()), "video_codec": entry}))
     with pytest.raises(ValueError, match=r"video_codec is .* must be one of PixelCodec, PatchCodec"):
         load_components(folder)
+
+
+def test_sound_at_another_rate_than_the_codecs_is_refused(components):
+    with pytest.raises(ValueError, match="for sound at 44100 Hz, the clip's is at 48000 Hz"):
+        replace(components, audio_codec=MelCodec(sample_rate=44_100, n_fft=2048))

@@ -19,7 +19,8 @@ class Codec(ModelMixin, ConfigMixin):
     A codec is written as `analyse` and `synthesise`, whose latents have whatever scale its network gives them. What is
     diffused lies between: `encode` pads to the stride, and subtracts `shift` and divides by `scale`, one number a
     channel; `decode` undoes it and trims. Frames or samples per latent step are `temporal_factor`, a Fraction where
-    the codec resamples; with `starts_with_one` the first frame is a step of its own.
+    the codec resamples; with `starts_with_one` the first frame is a step of its own; with `is_framewise` the latents of
+    a step are those of its own frame or sample alone, so that a clip can be encoded in pieces.
 
     `sample_rate` is what the clip's sound must have in Hz (None: any). Video `b c f h w` and audio `b c n` are float in
     [-1, 1]; latents are `b c f h w` and `b c l`.
@@ -30,6 +31,7 @@ class Codec(ModelMixin, ConfigMixin):
     latent_channels: int
     temporal_factor: int | Fraction = 1
     starts_with_one: bool = False
+    is_framewise: bool = False
     spatial_factor: int = 1
     sample_rate: int | None = None
 
@@ -187,6 +189,8 @@ class PixelCodecConfig:
 class PixelCodec(VideoCodec):
     """The picture itself: latents are pixels, frame for frame."""
 
+    is_framewise = True
+
     @configured_by(PixelCodecConfig)
     def __init__(self, config: PixelCodecConfig):
         super().__init__()
@@ -213,6 +217,8 @@ class WaveformCodecConfig:
 
 class WaveformCodec(AudioCodec):
     """The sound itself, at any sample rate: latents are samples."""
+
+    is_framewise = True
 
     @configured_by(WaveformCodecConfig)
     def __init__(self, config: WaveformCodecConfig):
@@ -319,6 +325,8 @@ class PatchCodec(VideoCodec):
     by one, so that an event stays in its frame. Components are scaled by the square root of their deviation: between
     pixels' own proportions and equal weight for the finest detail.
     """
+
+    is_framewise = True
 
     @configured_by(PatchCodecConfig)
     def __init__(self, config: PatchCodecConfig):

@@ -288,9 +288,10 @@ class JointPipeline(DiffusionPipeline):
 
     def _decode(self, name: str, latents: Tensor, spec: ClipSpec) -> np.ndarray:
         codec = self._codec(name)
-        x = codec.decode(latents.to(codec.dtype)).float().cpu()
+        latents = latents.to(codec.dtype)
         if name == "audio":
-            return x[..., : spec.num_samples].clamp(-1, 1).numpy()
+            return codec.decode(latents, spec.num_samples).float().cpu().numpy()
+        x = codec.decode(latents, spec.num_frames, (spec.height, spec.width)).float().cpu()
         return ((rearrange(x, "b c f h w -> b f h w c") + 1) / 2).numpy()
 
     def _output(self, decoded: dict[str, np.ndarray], output_type: str) -> JointOutput:

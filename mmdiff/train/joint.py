@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mmdiff.checkpoint import JointComponents, load_part, save_components
+from mmdiff.checkpoint import JointComponents, check_rate, load_part, save_components
 from mmdiff.data.clips import ClipConfig, DataConfig
 from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
@@ -60,6 +60,7 @@ class JointTask(nn.Module):
         self.recipe = recipe
         self.spec = recipe.clip.spec()
         codecs = load_codecs(recipe.codecs)
+        check_rate(codecs["audio"], self.spec)
         self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
         self.network = CoupledUNet(**asdict(recipe.model))
         self.scheduler = make_scheduler(recipe.diffusion)
@@ -147,8 +148,9 @@ class JointTask(nn.Module):
             lambda state, timesteps: network(state, timesteps, generator=generator),
             make_samplers("ddim", self.scheduler, tuple(shapes)), noisy, num_inference_steps=20,
         )  # fmt: skip
-        decoded = {name: codec.decode(latents[name]) for name, codec in self.codecs.items()}
-        return to_clips(decoded["video"], decoded["audio"][..., : self.spec.num_samples], self.spec)
+        spec = self.spec
+        video = self.codecs["video"].decode(latents["video"], spec.num_frames, (spec.height, spec.width))
+        return to_clips(video, self.codecs["audio"].decode(latents["audio"], spec.num_samples), spec)
 
     def export(self, folder: Path, network: nn.Module) -> None:
         """Write the folder that pipelines load, with the network given."""
@@ -169,4 +171,3 @@ def to_clips(video: Tensor, audio: Tensor, spec: Any) -> list[Clip]:
     frames = frames.to(torch.uint8).numpy()
     sound = audio.float().cpu().numpy().astype(np.float32)
     return [Clip(picture, wave, spec.fps, spec.sample_rate) for picture, wave in zip(frames, sound)]
-

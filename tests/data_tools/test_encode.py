@@ -13,7 +13,9 @@ from data_tools.cli import main
 from mmdiff.checkpoint import save_parts
 from mmdiff.media import ClipSpec, read_clip
 from mmdiff.models import MelCodec, PatchCodec
+from mmdiff.models.codecs.video import VIDEO_CODECS
 from tests.data_tools.audit_media import write_source
+from tests.models.codecs.tiny_video import tiny
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,19 @@ def test_latents_are_those_of_the_codecs(folder, tmp_path, capsys, monkeypatch):
         torch.testing.assert_close(latents["video"], parts["video_codec"].encode(pixels)[0], atol=1e-4, rtol=1e-4)
         sound = parts["audio_codec"].encode(torch.from_numpy(clip.waveform)[None])[0]
     torch.testing.assert_close(latents["audio"][:, :-2], sound[:, :-2], atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_a_codec_that_looks_across_frames_is_given_the_whole_clip(folder, monkeypatch):
+    """Each piece would begin with a step of one frame: 4 pieces of 7 would be 11 steps, and not 9."""
+    codec = VIDEO_CODECS["AutoencoderKLWan"].from_network(tiny("AutoencoderKLWan"))
+    spec = ClipSpec(4, Fraction(10), 16, 24, 16_000, 1)
+    monkeypatch.setattr(encode, "CHUNK_PIXELS", 16 * 24 * 7)
+    latents = encode.encode_clip(folder / "two.mp4", encode.Codecs(codec, MelCodec(), spec, ""), torch.float32)
+    clip = read_clip(folder / "two.mp4", ClipSpec(30, Fraction(10), 16, 24, 16_000, 1))
+    pixels = rearrange(torch.from_numpy(clip.frames).float() / 127.5 - 1, "f h w c -> 1 c f h w")
+    assert tuple(latents["video"].shape) == codec.latent_shape(30, 16, 24) == (4, 9, 2, 3)
+    torch.testing.assert_close(latents["video"], codec.encode(pixels)[0], atol=1e-4, rtol=1e-4)
 
 
 def test_only_what_is_new_is_encoded(folder, tmp_path, capsys):

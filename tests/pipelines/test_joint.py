@@ -13,7 +13,9 @@ from mmdiff.diffusion.dpm_solver import DPMSolver
 from mmdiff.diffusion.schedule import SAMPLERS, DiffusionConfig, exact_alphas_cumprod, make_scheduler
 from mmdiff.media import ClipSpec
 from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, WaveformCodec
+from mmdiff.models.codecs.video import VIDEO_CODECS
 from mmdiff.pipelines import JointPipeline
+from tests.models.codecs.tiny_video import tiny
 
 ROUNDING = 1e-4
 
@@ -320,3 +322,21 @@ def test_a_solver_of_another_schedule_is_refused(pipe):
     solver = DPMSolver(exact_alphas_cumprod(pipe.scheduler), prediction_type="v_prediction", final_denoise=True)
     named = pipe(1, 4, generator=seeded(0), sampler="dpm")
     assert (pipe(1, 4, generator=seeded(0), scheduler=solver).audio == named.audio).all()
+
+
+def test_a_codec_that_pads_gives_clips_of_the_models_own_size():
+    """6 frames of 26x30 are 3 latent steps of 4x4, which hold 9 frames of 32x32."""
+    torch.manual_seed(0)
+    network = CoupledUNet(
+        video_channels=4, model_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2, norm_groups=4,
+        cross_attention_head_channels=4, cross_attention_resolutions=(2,), cross_attention_windows=(1,),
+        video_attention_resolutions=(2,), timestep_per_modality=True,
+    )  # fmt: skip
+    codec = VIDEO_CODECS["AutoencoderKLWan"].from_network(tiny("AutoencoderKLWan"))
+    spec = ClipSpec(num_frames=6, height=26, width=30)
+    pipe = JointPipeline(network, codec, WaveformCodec(), make_scheduler(DiffusionConfig()), spec)
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(num_inference_steps=2, generator=seeded(0))
+    assert output.frames.shape == (1, 6, 26, 30, 3) and output.audio.shape == (1, 1, 9600)
+    given = pipe(video=np.zeros((6, 26, 30, 3), dtype=np.uint8), num_inference_steps=2, generator=seeded(0))
+    assert not given.frames.any() and given.audio.shape == (1, 1, 9600)

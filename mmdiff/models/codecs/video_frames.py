@@ -19,6 +19,7 @@ class AutoencoderKLCodec(NetworkVideoCodec):
     """
 
     network_class = "AutoencoderKL"
+    is_framewise = True
 
     def _state_factors(self, config: Any) -> None:
         self.spatial_factor = 2 ** (len(config.block_out_channels) - 1)
