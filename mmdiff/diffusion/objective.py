@@ -1,7 +1,14 @@
 """What a network learns to predict, and how much every example counts: for one tensor of any shape `b ...`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
+
+from mmdiff.diffusion.flow import draw_logit_normal, mix, velocity
+from mmdiff.diffusion.schedule import DiffusionConfig, exact_alphas_cumprod
 
 
 def signal_and_noise(alphas_cumprod: Tensor, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,18 +66,25 @@ def per_example_mse(prediction: Tensor, expected: Tensor) -> Tensor:
     return (prediction.float() - expected.float()).square().flatten(1).mean(1)
 
 
+def draw_uniform(batch_size: int, num_train_timesteps: int, generator: torch.Generator) -> Tensor:
+    """Draw whole timesteps `b`, each as likely as any other."""
+    return torch.randint(0, num_train_timesteps, (batch_size,), generator=generator, device=generator.device)
+
+
 def draw_timesteps(
-    batch_size: int, names: tuple[str, ...], num_train_timesteps: int, mode: str, generator: torch.Generator
-) -> dict[str, Tensor]:
+    batch_size: int, names: tuple[str, ...], num_train_timesteps: int, mode: str, generator: torch.Generator,
+    draw_some: Callable[..., Tensor] = draw_uniform,
+) -> dict[str, Tensor]:  # fmt: skip
     """Draw a timestep `b` for every modality: one for all (`shared`), or one each (`per_modality`).
 
     In the second mode a third of the examples share one timestep (joint generation), a third draw independent ones, and
     a third hold one modality, chosen at random, at timestep 0: what native conditional generation asks for.
+    `draw_some(batch_size, num_train_timesteps, generator)` is the distribution of each.
     """
     device = generator.device
 
     def draw() -> Tensor:
-        return torch.randint(0, num_train_timesteps, (batch_size,), generator=generator, device=device)
+        return draw_some(batch_size, num_train_timesteps, generator)
 
     shared = draw()
     if mode == "shared":
@@ -82,3 +96,44 @@ def draw_timesteps(
         own = torch.where(kind == 0, shared, draw())
         timesteps[name] = torch.where((kind == 2) & (given == number), torch.zeros_like(own), own)
     return timesteps
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What a recipe's `diffusion` section trains: noise on the schedule's curve, or on the straight line of `flow`."""
+
+    config: DiffusionConfig
+    alphas_cumprod: Tensor | None  # None for flow matching
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether the way from data to noise is straight."""
+        return self.alphas_cumprod is None
+
+    def draw_timesteps(self, batch_size: int, names: tuple[str, ...], generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw a timestep `b` for every modality, in the recipe's `timestep_mode`."""
+        config, draw_some = self.config, draw_logit_normal if self.is_flow else draw_uniform
+        return draw_timesteps(batch_size, names, config.num_train_timesteps, config.timestep_mode, generator, draw_some)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mix data and noise at the timesteps `b`."""
+        if self.is_flow:
+            return mix(clean, noise, timesteps, self.config.num_train_timesteps)
+        return add_noise(clean, noise, timesteps, self.alphas_cumprod)
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the network should say."""
+        if self.is_flow:
+            return velocity(clean, noise)
+        return target(clean, noise, timesteps, self.alphas_cumprod, self.config.prediction_type)
+
+    def weight(self, timesteps: Tensor) -> Tensor:
+        """Return how much every example counts, `b`."""
+        if self.is_flow:
+            return torch.ones_like(timesteps)
+        return min_snr_weight(self.alphas_cumprod, timesteps, self.config.snr_gamma, self.config.prediction_type)
+
+
+def make_objective(config: DiffusionConfig, scheduler: SchedulerMixin) -> Objective:
+    """Return the objective of a recipe, on the schedule of its scheduler."""
+    return Objective(config, None if config.prediction_type == "flow" else exact_alphas_cumprod(scheduler))

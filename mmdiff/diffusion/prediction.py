@@ -1,4 +1,7 @@
-"""What a network's output says about clean data and noise, at a given level of noise, for any prediction type."""
+"""What a network's output says about clean data and noise, at a given level of noise, for any prediction type.
+
+`flow` is noise - clean on the straight way between them (mmdiff.diffusion.flow), where signal + sigma = 1.
+"""
 
 from typing import NamedTuple
 
@@ -17,6 +20,8 @@ def clean_from(output: Tensor, noisy: Tensor, level: Level, prediction_type: str
     """Return the clean tensor that an output implies (v: Salimans & Ho 2022, appendix D)."""
     if prediction_type == "sample":
         return output
+    if prediction_type == "flow":
+        return noisy - level.sigma * output
     if prediction_type == "v_prediction":
         return level.signal * noisy - level.sigma * output
     return (noisy - level.sigma * output) / level.signal
@@ -26,6 +31,8 @@ def noise_from(output: Tensor, noisy: Tensor, level: Level, prediction_type: str
     """Return the noise that an output implies."""
     if prediction_type == "epsilon":
         return output
+    if prediction_type == "flow":
+        return noisy + level.signal * output
     if prediction_type == "v_prediction":
         return level.sigma * noisy + level.signal * output
     return (noisy - level.signal * output) / level.sigma
@@ -35,7 +42,7 @@ def move_clean(output: Tensor, change: Tensor, level: Level, prediction_type: st
     """Return the output whose clean prediction differs from that of `output` by `change`."""
     if prediction_type == "sample":
         return output + change
-    if prediction_type == "v_prediction":
+    if prediction_type in ("v_prediction", "flow"):
         return output - change / level.sigma
     return output - change * (level.signal / level.sigma)
 

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from mmdiff.diffusion.dpm_solver import DPMSolver
+from mmdiff.diffusion.flow import flow_level, is_flow, set_flow_timesteps
 from mmdiff.diffusion.guidance import CONDITIONINGS, Conditioned, Denoise, Given, State, published_step
 from mmdiff.diffusion.prediction import Level, predicted_part
 
@@ -43,7 +44,7 @@ def sample(
     _check(given, sampler, conditioning)
     made = {name: x for name, x in noisy.items() if name not in given.whole}
     is_solver = isinstance(sampler, DPMSolver)
-    prediction_type = sampler.prediction_type if is_solver else _first(sampler).config.prediction_type
+    prediction_type = sampler.prediction_type if is_solver else _prediction_type(_first(sampler))
     network = Conditioned(denoise, given, conditioning, guidance_scale, prediction_type)
     if is_solver:
         evaluate = network if on_step is None else _told(network, on_step)
@@ -55,11 +56,14 @@ def sample(
 
 def _step_through(network: Conditioned, schedulers: dict[str, Any], noisy: State, num_inference_steps: int,
                   generator: Generators, on_step: Callable[[int, State], None] | None) -> State:  # fmt: skip
-    for scheduler in schedulers.values():
-        scheduler.set_timesteps(num_inference_steps)
     first = _first(schedulers)
+    for scheduler in schedulers.values():
+        if is_flow(scheduler):
+            set_flow_timesteps(scheduler, num_inference_steps)
+        else:
+            scheduler.set_timesteps(num_inference_steps)
     levels = [level_at(first, timestep) for timestep in first.timesteps]
-    noisy = {name: x * schedulers[name].init_noise_sigma for name, x in noisy.items()}
+    noisy = {name: x * getattr(schedulers[name], "init_noise_sigma", 1.0) for name, x in noisy.items()}
     options = {
         name: {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         for name, scheduler in schedulers.items()
@@ -67,7 +71,7 @@ def _step_through(network: Conditioned, schedulers: dict[str, Any], noisy: State
     for number, timestep in enumerate(first.timesteps):
 
         def step(state: State, timestep: Tensor = timestep, level: Level = levels[number]) -> State:
-            inputs = {name: schedulers[name].scale_model_input(x, timestep) for name, x in state.items()}
+            inputs = {name: _scaled(schedulers[name], x, timestep) for name, x in state.items()}
             output = network(inputs, level)
             return {n: _advance(schedulers[n], output[n], timestep, x, options[n]) for n, x in state.items()}
 
@@ -79,6 +83,11 @@ def _step_through(network: Conditioned, schedulers: dict[str, Any], noisy: State
         if on_step is not None:
             on_step(number, noisy)
     return noisy
+
+
+def _scaled(scheduler: Any, noisy: Tensor, timestep: Tensor) -> Tensor:
+    """Return the network's input, which flow matching leaves as it is."""
+    return noisy if is_flow(scheduler) else scheduler.scale_model_input(noisy, timestep)
 
 
 def _advance(scheduler: Any, output: Tensor, timestep: Tensor, noisy: Tensor, options: dict[str, Any]) -> Tensor:
@@ -93,11 +102,17 @@ def level_at(scheduler: Any, timestep: Tensor) -> Level:
 
     Schedulers whose state grows with the noise (Euler) scale it to unit variance before the network sees it.
     """
+    if is_flow(scheduler):
+        return flow_level(scheduler, timestep)
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     signal = float(scheduler.add_noise(one, zero, timestep[None]))
     sigma = float(scheduler.add_noise(zero, one, timestep[None]))
     size = (signal**2 + sigma**2) ** 0.5
     return Level(timestep.item(), signal / size, sigma / size)
+
+
+def _prediction_type(scheduler: Any) -> str:
+    return "flow" if is_flow(scheduler) else scheduler.config.prediction_type
 
 
 def _first(schedulers: dict[str, Any]) -> Any:

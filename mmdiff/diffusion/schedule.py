@@ -5,18 +5,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from mmdiff.diffusion.dpm_solver import DPMSolver
+from mmdiff.diffusion.flow import is_flow
 from mmdiff.diffusion.prediction import Level, clean_from
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 TIMESTEP_MODES = ("shared", "per_modality")
 # Ours, and after them those of MM-Diffusion, step for step: what its published checkpoints were sampled with.
 SAMPLERS = ("ddim", "ddpm", "dpm++", "dpm", "mm-ddim", "mm-ddpm", "mm-dpm", "mm-dpm++")
+FLOW_SAMPLERS = ("euler",)  # of a model that was trained with flow matching, which none of the others fits
 # What makes two schedules the same: a network trained on one cannot be sampled on another.
 SCHEDULE_FIELDS = (
     "num_train_timesteps",
@@ -33,7 +35,9 @@ SCHEDULE_FIELDS = (
 class DiffusionConfig:
     """Noise schedule and objective; the defaults are those of MM-Diffusion (Ruan et al. 2023, section 3).
 
-    Errors: `ValueError` where a name is not known.
+    With prediction_type `flow` (mmdiff.diffusion.flow) the way from data to noise is straight: the betas do not count.
+
+    Errors: `ValueError` where a name is not known, or settings cannot go together.
     """
 
     num_train_timesteps: int = 1000
@@ -49,10 +53,15 @@ class DiffusionConfig:
         for name, known in (("prediction_type", PREDICTION_TYPES), ("timestep_mode", TIMESTEP_MODES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"diffusion.{name}: '{getattr(self, name)}' is not known; use {', '.join(known)}")
+        if self.prediction_type == "flow" and self.snr_gamma is not None:
+            raise ValueError("diffusion.snr_gamma: flow matching weighs timesteps by how often it draws them; "
+                             "leave the setting out")  # fmt: skip
 
 
-def make_scheduler(config: DiffusionConfig) -> DDPMScheduler:
+def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | FlowMatchEulerDiscreteScheduler:
     """Return the training scheduler, whose configuration travels with the checkpoint."""
+    if config.prediction_type == "flow":
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
     return DDPMScheduler(
         num_train_timesteps=config.num_train_timesteps,
         beta_schedule=config.beta_schedule,
@@ -102,8 +111,15 @@ def make_sampler(name: str, scheduler: SchedulerMixin, learn_sigma: bool = False
     with as many evaluations as it takes) repeat MM-Diffusion's. `learn_sigma`: the network gives its variance, which
     both kinds of `ddpm` use.
 
+    Flow matching has samplers of its own: `euler`.
+
     Errors: `ValueError` for an unknown name.
     """
+    if is_flow(scheduler):
+        if name not in FLOW_SAMPLERS:
+            raise ValueError(f"sampler: '{name}' is not for flow matching, which this model was trained with; "
+                             f"use {', '.join(FLOW_SAMPLERS)}")  # fmt: skip
+        return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
     config = scheduler.config
     solver = {"alphas_cumprod": exact_alphas_cumprod(scheduler), "prediction_type": config.prediction_type}
     if name == "ddpm":
@@ -131,8 +147,18 @@ def make_sampler(name: str, scheduler: SchedulerMixin, learn_sigma: bool = False
     raise ValueError(f"sampler: '{name}' is not known; use {', '.join(SAMPLERS)}")
 
 
+def default_sampler(scheduler: SchedulerMixin) -> str:
+    """Return the sampler that is used where none is asked for."""
+    return FLOW_SAMPLERS[0] if is_flow(scheduler) else SAMPLERS[0]
+
+
 def exact_alphas_cumprod(scheduler: SchedulerMixin) -> Tensor:
-    """Return alphas_cumprod in float64: in float32, 1 - 0.9999 is wrong by 2e-4, which a few steps magnify."""
+    """Return alphas_cumprod in float64: in float32, 1 - 0.9999 is wrong by 2e-4, which a few steps magnify.
+
+    Errors: `ValueError` for flow matching, which has none.
+    """
+    if is_flow(scheduler):
+        raise ValueError("prediction_type flow has no table of alphas, which is needed here; use v_prediction")
     betas, config = scheduler.betas.double(), scheduler.config
     if config.beta_schedule == "linear" and config.trained_betas is None and not config.get("rescale_betas_zero_snr"):
         betas = torch.linspace(config.beta_start, config.beta_end, config.num_train_timesteps, dtype=torch.float64)
@@ -157,6 +183,9 @@ def check_same_schedule(trained: SchedulerMixin, offered: SchedulerMixin | DPMSo
 
     Errors: `ValueError` that names the first setting that differs.
     """
+    if is_flow(trained) or is_flow(offered):
+        _check_same_flow(trained, offered)
+        return
     if isinstance(offered, DPMSolver):
         alphas = offered.alphas_cumprod.to(torch.float64)
         is_same = alphas.shape == trained.alphas_cumprod.shape and torch.allclose(
@@ -173,3 +202,15 @@ def check_same_schedule(trained: SchedulerMixin, offered: SchedulerMixin | DPMSo
                 f"scheduler: {name} is {given!r}, but this model was trained with {expected!r}; "
                 f"build the sampler with from_config(pipe.scheduler.config)"
             )
+
+
+def _check_same_flow(trained: SchedulerMixin, offered: SchedulerMixin | DPMSolver) -> None:
+    """Euler's steps may be spaced in any way (`shift`), but not turned about, nor counted differently."""
+    if not (is_flow(trained) and is_flow(offered)):
+        raise ValueError("scheduler: one of model and scheduler is of flow matching and the other is not; "
+                         "build the scheduler with from_config(pipe.scheduler.config)")  # fmt: skip
+    for name in ("num_train_timesteps", "invert_sigmas", "use_dynamic_shifting"):
+        expected, given = trained.config[name], offered.config[name]
+        if expected != given:
+            raise ValueError(f"scheduler: {name} is {given!r}, but this model needs {expected!r}; "
+                             "build the scheduler with from_config(pipe.scheduler.config)")  # fmt: skip
