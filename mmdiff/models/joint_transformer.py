@@ -1,0 +1,277 @@
+"""A transformer over both modalities' latents: a stream of weights for each, and one attention that both share.
+
+The blocks are those of MM-DiT (Esser et al. 2024, figure 2), with picture and sound where it has picture and text.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmdiff.models.attention import attend, check_backend
+from mmdiff.models.coupled_unet import MODALITIES, State, TimestepEmbedding
+from mmdiff.models.layers import Linear, configured_by, zeroed
+from mmdiff.models.rotary import Clock, rotate, token_angles
+
+torch.compiler.allow_in_graph(rearrange)
+
+
+@dataclass(frozen=True)
+class JointTransformerConfig:
+    """Settings of the joint transformer.
+
+    A video token is a patch of `video_patch` x `video_patch` latents of one frame, an audio token `audio_patch` latent
+    steps. `*_rate` are latent steps a second, from which every token's time follows; `*_first_seconds` is the length of
+    the first step where a causal codec makes it another (0: like all). `wavelengths` are the rotary embedding's
+    shortest and longest in time, in seconds. `timestep_per_modality` tells each stream the other's time too.
+
+    Errors: `ValueError` where settings cannot go together.
+    """
+
+    video_channels: int = 4
+    audio_channels: int = 8
+    video_patch: int = 2
+    audio_patch: int = 1
+    video_rate: float = 10.0
+    audio_rate: float = 25.0
+    video_first_seconds: float = 0.0
+    audio_first_seconds: float = 0.0
+    width: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    hidden_ratio: int = 4
+    wavelengths: tuple[float, float] = (0.05, 50.0)
+    learn_sigma: bool = False  # twice the channels out: what is predicted, then where its variance lies
+    num_classes: int | None = None
+    timestep_per_modality: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wavelengths", tuple(self.wavelengths))
+        for name in ("video_patch", "audio_patch", "width", "depth", "num_heads", "hidden_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.num_heads or self.head_channels % 8:
+            raise ValueError(f"model: width {self.width} in {self.num_heads} heads; every head needs a whole multiple "
+                             "of 8 channels, for time and both axes of the picture")  # fmt: skip
+        if len(self.wavelengths) != 2 or not 0 < self.wavelengths[0] < self.wavelengths[1]:
+            raise ValueError(f"model: wavelengths are {self.wavelengths}; give the shortest and longest, in seconds")
+        assert set(self.clocks) == set(MODALITIES)  # built here, so that impossible rates are refused
+
+    @property
+    def head_channels(self) -> int:
+        """Channels of one head."""
+        return self.width // self.num_heads
+
+    @property
+    def clocks(self) -> dict[str, Clock]:
+        """When each modality's latent steps are."""
+        return {
+            "video": Clock(self.video_rate, self.video_first_seconds),
+            "audio": Clock(self.audio_rate, self.audio_first_seconds),
+        }
+
+    @property
+    def token_channels(self) -> dict[str, int]:
+        """Numbers that one token stands for."""
+        return {
+            "video": self.video_channels * self.video_patch**2,
+            "audio": self.audio_channels * self.audio_patch,
+        }
+
+
+class Stream(nn.Module):
+    """One modality's half of a block: its norms, which its time scales and shifts and gates, and its projections."""
+
+    def __init__(self, config: JointTransformerConfig):
+        super().__init__()
+        width, self.num_heads = config.width, config.num_heads
+        self.modulation = zeroed(Linear(width, 6 * width))
+        self.qkv = Linear(width, 3 * width)
+        self.norms = nn.ModuleList([nn.LayerNorm(config.head_channels, bias=False) for _ in ("query", "key")])
+        self.out = Linear(width, width)
+        self.expand = Linear(width, config.hidden_ratio * width)
+        self.shrink = Linear(config.hidden_ratio * width, width)
+
+    def project(self, x: Tensor, shift: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Return query, key and value `b s (n d)`; the first two normalised (Dehghani et al. 2023) and turned."""
+        query, key, value = self.qkv(modulated(x, shift, scale)).chunk(3, dim=-1)
+        turned = []
+        for norm, part in zip(self.norms, (query, key)):
+            heads = norm(rearrange(part, "b s (n d) -> b s n d", n=self.num_heads)).to(value.dtype)
+            turned.append(rearrange(rotate(heads, cos, sin), "b s n d -> b s (n d)"))
+        return *turned, value
+
+    def finish(self, x: Tensor, attended: Tensor, gate1: Tensor, shift: Tensor, scale: Tensor, gate2: Tensor) -> Tensor:
+        """Add what was attended to, then the perceptron over every token."""
+        x = x + gate1 * self.out(attended)
+        hidden = F.gelu(self.expand(modulated(x, shift, scale)), approximate="tanh")
+        return x + gate2 * self.shrink(hidden)
+
+
+class Block(nn.Module):
+    """Attention of all tokens of both modalities over all of them, between each stream's own weights."""
+
+    def __init__(self, config: JointTransformerConfig):
+        super().__init__()
+        self.num_heads, self.attention_backend = config.num_heads, "sdpa"
+        self.streams = nn.ModuleDict({name: Stream(config) for name in MODALITIES})
+
+    def forward(self, video: Tensor, audio: Tensor, video_time: Tensor, audio_time: Tensor, turns: State):
+        x, time = {"video": video, "audio": audio}, {"video": video_time, "audio": audio_time}
+        told, parts = {}, []
+        for name, stream in self.streams.items():
+            shift, scale, *told[name] = stream.modulation(F.silu(time[name])).unsqueeze(1).chunk(6, dim=-1)
+            parts.append(stream.project(x[name], shift, scale, *turns[name]))
+        query, key, value = (torch.cat(both, dim=1) for both in zip(*parts))
+        attended = attend(query, key, value, self.num_heads, self.attention_backend)
+        attended = dict(zip(self.streams, attended.split([video.shape[1], audio.shape[1]], dim=1)))
+        return tuple(stream.finish(x[n], attended[n], *told[n]) for n, stream in self.streams.items())
+
+
+class Head(nn.Module):
+    """One stream's last norm, scaled and shifted by its time, and the projection to latents: nothing, at first."""
+
+    def __init__(self, width: int, out_channels: int):
+        super().__init__()
+        self.modulation = zeroed(Linear(width, 2 * width))
+        self.out = zeroed(Linear(width, out_channels))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = self.modulation(F.silu(time)).unsqueeze(1).chunk(2, dim=-1)
+        return self.out(modulated(x, shift, scale))
+
+
+class JointTransformer(ModelMixin, ConfigMixin):
+    """Denoise video latents `b c f h w` and audio latents `b c l` together, in the U-Net's place.
+
+    Height and width must divide by the patch; the sound may have any length.
+    """
+
+    _supports_gradient_checkpointing = True
+    config_name = "config.json"
+
+    @configured_by(JointTransformerConfig)
+    def __init__(self, config: JointTransformerConfig):
+        super().__init__()
+        self.settings = config
+        self.gradient_checkpointing = False
+        width, channels = config.width, config.token_channels
+        self.time = TimestepEmbedding(width, config.timestep_per_modality)
+        self.label = nn.Embedding(config.num_classes, width) if config.num_classes else None
+        self.stem = nn.ModuleDict({name: Linear(channels[name], width) for name in MODALITIES})
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
+        out = 1 + config.learn_sigma
+        self.head = nn.ModuleDict({name: Head(width, out * channels[name]) for name in MODALITIES})
+
+    def draw_shifts(self, num_frames: int, generator: torch.Generator | None = None) -> None:
+        """Return None: this network sees the whole clip and has no windows to shift."""
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose what computes attention: `sdpa` (the default), `flash` or `xformers`.
+
+        Errors: `ValueError` where it is not known, or not to be had here.
+        """
+        check_backend(backend)
+        for block in self.blocks:
+            block.attention_backend = backend
+
+    def forward(
+        self,
+        noisy: State,
+        timesteps: State,
+        generator: torch.Generator | None = None,
+        shifts: Tensor | list[int] | None = None,
+        labels: Tensor | None = None,
+    ) -> State:
+        """Return what the network predicts, in the shapes of `noisy` (with `learn_sigma`, twice the channels).
+
+        `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`. Nothing here
+        is random, and nothing shifts: `generator` and `shifts` are what the coupled U-Net asks for.
+
+        Errors: `ValueError` where sizes do not divide, or labels are missing or superfluous.
+        """
+        self._check_shapes(noisy)
+        time = self._embed(timesteps, labels, noisy["video"].dtype)
+        tokens = self._to_tokens(noisy)
+        turns = self._turns(noisy)
+        x = {name: self.stem[name](tokens[name]) for name in MODALITIES}
+        for block in self.blocks:
+            x = self._run(block, x, time, turns)
+        out = {name: self.head[name](x[name], time[name]) for name in MODALITIES}
+        return self._to_latents(out, noisy)
+
+    def _run(self, block: Block, x: State, time: State, turns: dict[str, tuple[Tensor, Tensor]]) -> State:
+        inputs = (x["video"], x["audio"], time["video"], time["audio"], turns)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return dict(zip(MODALITIES, checkpoint(block, *inputs, use_reentrant=False)))
+        return dict(zip(MODALITIES, block(*inputs)))
+
+    def _to_tokens(self, noisy: State) -> State:
+        p, q = self.settings.video_patch, self.settings.audio_patch
+        audio = F.pad(noisy["audio"], (0, -noisy["audio"].shape[-1] % q))
+        return {
+            "video": rearrange(noisy["video"], "b c f (h p1) (w p2) -> b (f h w) (c p1 p2)", p1=p, p2=p),
+            "audio": rearrange(audio, "b c (l q) -> b l (c q)", q=q),
+        }
+
+    def _to_latents(self, tokens: State, like: State) -> State:
+        p, q = self.settings.video_patch, self.settings.audio_patch
+        f, h, w = like["video"].shape[2:]
+        video = rearrange(
+            tokens["video"], "b (f h w) (c p1 p2) -> b c f (h p1) (w p2)", f=f, h=h // p, w=w // p, p1=p, p2=p
+        )
+        audio = rearrange(tokens["audio"], "b l (c q) -> b c (l q)", q=q)
+        return {"video": video, "audio": audio[..., : like["audio"].shape[-1]]}
+
+    def _turns(self, noisy: State) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return cosine and sine `s p` of every token's angles: seconds for both modalities, places for pictures."""
+        angles = self.angles(noisy["video"].shape, noisy["audio"].shape[-1], noisy["video"].device)
+        dtype = noisy["video"].dtype
+        return {name: (angle.cos().to(dtype), angle.sin().to(dtype)) for name, angle in angles.items()}
+
+    def angles(self, video_shape: tuple[int, ...], length: int, device: torch.device | None = None) -> State:
+        """Return the rotary angles `s p` of the tokens of video `b c f h w` and of a sound of `length` steps."""
+        config = self.settings
+        f, h, w = video_shape[2], *(size // config.video_patch for size in video_shape[3:])
+        frames = config.clocks["video"].middles(f, device)
+        steps = config.clocks["audio"].middles(-(-length // config.audio_patch) * config.audio_patch, device)
+        rows, columns = (torch.arange(size, device=device, dtype=torch.float32) for size in (h, w))
+        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).expand(f, h, w, 2)
+        options = (config.head_channels, config.wavelengths)
+        return {
+            "video": token_angles(frames.repeat_interleave(h * w), places.reshape(-1, 2), *options),
+            "audio": token_angles(rearrange(steps, "(l q) -> l q", q=config.audio_patch).mean(1), None, *options),
+        }
+
+    def _embed(self, timesteps: State, labels: Tensor | None, dtype: torch.dtype) -> State:
+        time = self.time(timesteps, dtype)
+        if self.label is None and labels is None:
+            return time
+        if self.label is None or labels is None or labels.shape != timesteps["video"].shape:
+            given = "none" if labels is None else f"{tuple(labels.shape)}"
+            count = self.settings.num_classes or 0
+            raise ValueError(f"model: labels {given} are given to a network of {count} classes; give one for each clip "
+                             "of a class-conditional network, and none to any other")  # fmt: skip
+        label = self.label(labels).to(dtype)
+        return {name: time[name] + label for name in MODALITIES}
+
+    def _check_shapes(self, noisy: State) -> None:
+        config, shapes = self.settings, {name: tuple(noisy[name].shape) for name in MODALITIES}
+        for name, axes, channels in (("video", 5, config.video_channels), ("audio", 3, config.audio_channels)):
+            if len(shapes[name]) != axes or shapes[name][1] != channels:
+                raise ValueError(f"model: {name} of shape {shapes[name]}; this network takes {axes} axes with "
+                                 f"{channels} channels in the second")  # fmt: skip
+        if any(size % config.video_patch for size in shapes["video"][3:]):
+            height, width = shapes["video"][3:]
+            raise ValueError(f"model: latents of {height} x {width} do not divide into patches of "
+                             f"{config.video_patch}; change the picture's size or video_patch")  # fmt: skip
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Return the normalised `b s d`, scaled and shifted by `b 1 d` (adaLN: Peebles & Xie 2023, section 3.2)."""
+    normalised = F.layer_norm(x, x.shape[-1:], eps=1e-6).to(x.dtype)
+    return torch.addcmul(shift, normalised, 1 + scale)
