@@ -13,7 +13,7 @@ SIDES = {"picture": "Picture", "sound": "Sound", "agreement": "Agreement"}
 FROZEN_PERCENT = 10
 LOST_BAND_DB = -10
 LOUDER_LU = 1
-SMALL_MS = 20  # an interval about nought that reaches no farther says that nothing moved
+SMALL_MS = 20  # an interval that reaches no farther from nought says that nothing moved, or little
 KEPT_PERCENT = 90
 UNIT = 1.1  # how far from unit scale noise may be and still count as such
 MOST_FAULTS = 5
@@ -39,7 +39,8 @@ def _of_offsets(result: Mapping[str, Any]) -> Iterator[str]:
     number = f"the offset of sound against picture changes by {write(last, '+')} ms ({parts})"
     most = max(abs(last["low"]), abs(last["high"]))
     if last["low"] > 0 or last["high"] < 0:
-        yield f"Encoding and decoding make the sound come {'later' if last['value'] > 0 else 'earlier'}: {number}."
+        way = ("a little " if most <= SMALL_MS else "") + ("later" if last["value"] > 0 else "earlier")
+        yield f"Encoding and decoding make the sound come {way}: {number}."
     elif most <= SMALL_MS:
         yield f"Encoding and decoding do not move sound and picture apart: {number}."
     else:
@@ -53,10 +54,9 @@ def _of_f1(result: Mapping[str, Any]) -> Iterator[str]:
     if change is None or not is_number(change["value"]):
         yield "Agreement before and after cannot be compared: no events are left in the decoded streams, or were there."
         return
-    verdict = (
-        f"changes by {write(change, '+')}" if change["low"] != change["high"] else f"becomes {write(scores[last])}"
-    )
-    yield f"Sync F1 of real pairs, {write(scores[REAL])}, {verdict}: {change['verdict']}."
+    is_same = change["value"] == change["low"] == change["high"] == 0
+    words = "stays as it is" if is_same else f"becomes {write(scores[last])}, {write(change, '+')}: {change['verdict']}"
+    yield f"Sync F1 of real pairs, {write(scores[REAL])}, {words}."
     for name, row in scores.items():
         if row["kind"] == "generated" and is_number(row["value"]):
             yield _of_generations(result, name, row)

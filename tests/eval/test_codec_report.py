@@ -149,7 +149,7 @@ def test_a_sound_that_comes_40_ms_late_is_reported_as_such(media):
     assert shift["value"] == pytest.approx(40, abs=1) and 38 < shift["low"] <= shift["high"] < 42
     assert row(result, "onsets kept")["value"] < 5
     assert result["missing"]["SNR"]
-    assert any("come later" in s and "+40" in s for s in result["findings"])
+    assert any("come later: " in s and "+40" in s for s in result["findings"])
 
 
 def test_a_codec_made_for_another_rate_is_named_and_seen(media, tmp_path, capsys):
