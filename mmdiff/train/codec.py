@@ -4,27 +4,31 @@ from pathlib import Path
 
 import torch
 
-from mmdiff.checkpoint import save_parts
+from mmdiff.checkpoint import check_rate, save_parts
 from mmdiff.data.clips import DataConfig
 from mmdiff.data.loader import build_loader
 from mmdiff.media import ClipSpec
-from mmdiff.models import MelCodec, PatchCodec
+from mmdiff.models import PatchCodec
+from mmdiff.models.codec import AudioCodec, VideoCodec
 
 BATCH_SIZE = 8
 
 
 @torch.no_grad()
 def fit_codecs(
-    data: DataConfig, spec: ClipSpec, video: PatchCodec, audio: MelCodec, folder: Path, *, num_windows: int, seed: int
+    data: DataConfig, spec: ClipSpec, video: VideoCodec, audio: AudioCodec, folder: Path, *, num_windows: int, seed: int
 ) -> dict[str, float]:
     """Fit both codecs to windows of the training split, and write them as `video_codec/` and `audio_codec/`.
 
-    Returns the share of the picture's variance that is kept, and the same as a peak signal-to-noise ratio in dB.
+    Of a pretrained codec only the statistics of its latents are fit. Returns the picture's peak signal-to-noise ratio
+    in dB after encoding and decoding, and of a `PatchCodec` the share of the variance that is kept.
     """
+    check_rate(audio, spec)
     batches = iter(build_loader(data, spec, split="train", batch_size=BATCH_SIZE, seed=seed))
     seen = [next(batches) for _ in range(-(-num_windows // BATCH_SIZE))]
     videos = [batch["video"] for batch in seen]
-    kept = video.fit(videos).variance_kept(videos)
-    error = torch.stack([(video.decode(video.encode(x)) - x).square().mean() for x in videos]).mean()
+    video.fit(videos)
     save_parts(folder, {"video_codec": video, "audio_codec": audio.fit([batch["audio"] for batch in seen])})
-    return {"variance_kept": kept, "psnr_db": float(10 * torch.log10(4 / error))}
+    error = torch.stack([(video.reconstruct(x) - x).square().mean() for x in videos]).mean()
+    kept = {"variance_kept": video.variance_kept(videos)} if isinstance(video, PatchCodec) else {}
+    return kept | {"psnr_db": float(10 * torch.log10(4 / error))}
