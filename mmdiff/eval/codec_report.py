@@ -274,8 +274,8 @@ def describe_protocol(request: Request, protocol: Protocol, num_clips: int) -> d
             "sample_rate": spec.sample_rate, "channels": spec.channels,
             "duration_seconds": float(spec.duration_seconds),
         },
-        "tolerance_ms": 1000 * protocol.tolerance,
-        "largest_offset_ms": 1000 * protocol.reach,
+        "tolerance_ms": round(1000 * protocol.tolerance, 3),
+        "largest_offset_ms": round(1000 * protocol.reach, 3),
         "seed": request.seed,
         "intervals": f"{100 * statistics.CONFIDENCE:g} % bootstrap over clips, {statistics.NUM_RESAMPLES} draws "
                      "(common offset and shifts: 200)",

@@ -138,9 +138,8 @@ def describe_noise(found: Mapping[str, Any]) -> str:
     if found["half_noisy_correlation"] is None:
         return words
     correlation, expected = found["half_noisy_correlation"], found["expected_correlation"]
-    return (
-        f"{words}, and encoded half-noisy clips correlate with clean latents by {correlation:.2f}, not {expected:.2f}"
-    )
+    words += ", and encoded clips that are half noise correlate with clean latents by"
+    return f"{words} {correlation:.2f}, not {expected:.2f}"
 
 
 def format_result(result: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ def render(result: Mapping[str, Any], shown: Sequence[Shown]) -> str:
         protocol=result["protocol"],
         findings=[sentence.replace(" -", " −").replace("[-", "[−") for sentence in result["findings"]],
         rates=[(name, describe_rates(stated, name)) for name, stated in result["codecs"].items()],
-        latents=[(name, found, describe_noise(found)) for name, found in result["latents"].items()],
+        latents=[(name, found, describe_noise(found).replace("-", "−")) for name, found in result["latents"].items()],
         grid=result["grid"],
         streams=list(_streams(result["rows"])),
         agreement=_agreement(result),
