@@ -3,7 +3,7 @@
 The blocks are those of MM-DiT (Esser et al. 2024, figure 2), with picture and sound where it has picture and text.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from mmdiff.models.attention import attend, check_backend
 from mmdiff.models.coupled_unet import MODALITIES, State, TimestepEmbedding
 from mmdiff.models.layers import Linear, configured_by, zeroed
-from mmdiff.models.rotary import Clock, rotate, token_angles
+from mmdiff.models.rotary import middles, rotate, token_angles
+from mmdiff.models.time_grid import TimeGrid
 
 torch.compiler.allow_in_graph(rearrange)
 
@@ -25,9 +26,8 @@ class JointTransformerConfig:
     """Settings of the joint transformer.
 
     A video token is a patch of `video_patch` x `video_patch` latents of one frame, an audio token `audio_patch` latent
-    steps. `*_rate` are latent steps a second, from which every token's time follows; `*_first_seconds` is the length of
-    the first step where a causal codec makes it another (0: like all). `wavelengths` are the rotary embedding's
-    shortest and longest in time, in seconds. `timestep_per_modality` tells each stream the other's time too.
+    steps. `time_grid` is a TimeGrid's words, from which a token's time follows. `wavelengths` are the rotary
+    embedding's shortest and longest, in seconds. `timestep_per_modality` tells each stream the other's time too.
 
     Errors: `ValueError` where settings cannot go together.
     """
@@ -36,10 +36,6 @@ class JointTransformerConfig:
     audio_channels: int = 8
     video_patch: int = 2
     audio_patch: int = 1
-    video_rate: float = 10.0
-    audio_rate: float = 25.0
-    video_first_seconds: float = 0.0
-    audio_first_seconds: float = 0.0
     width: int = 384
     depth: int = 12
     num_heads: int = 6
@@ -48,9 +44,11 @@ class JointTransformerConfig:
     learn_sigma: bool = False  # twice the channels out: what is predicted, then where its variance lies
     num_classes: int | None = None
     timestep_per_modality: bool = False
+    time_grid: tuple[str, ...] = ("1/10", "1/10", "1/80", "1/80")  # set by the task
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "wavelengths", tuple(self.wavelengths))
+        for name in ("wavelengths", "time_grid"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("video_patch", "audio_patch", "width", "depth", "num_heads", "hidden_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model: {name} is {getattr(self, name)}; it must be at least 1")
@@ -59,7 +57,10 @@ class JointTransformerConfig:
                              "of 8 channels, for time and both axes of the picture")  # fmt: skip
         if len(self.wavelengths) != 2 or not 0 < self.wavelengths[0] < self.wavelengths[1]:
             raise ValueError(f"model: wavelengths are {self.wavelengths}; give the shortest and longest, in seconds")
-        assert set(self.clocks) == set(MODALITIES)  # built here, so that impossible rates are refused
+        if len(self.time_grid) != 4:
+            raise ValueError(f"model: time_grid is {self.time_grid}; give how long a step of picture lasts, the first "
+                             "of them, a step of sound and the first of them, in seconds")  # fmt: skip
+        assert self.grid.video_step > 0  # built here, so that impossible lengths are refused
 
     @property
     def head_channels(self) -> int:
@@ -67,12 +68,18 @@ class JointTransformerConfig:
         return self.width // self.num_heads
 
     @property
-    def clocks(self) -> dict[str, Clock]:
-        """When each modality's latent steps are."""
-        return {
-            "video": Clock(self.video_rate, self.video_first_seconds),
-            "audio": Clock(self.audio_rate, self.audio_first_seconds),
-        }
+    def audio_divisor(self) -> int:
+        """What the audio's length must divide by: nothing, the network fills up the last token itself."""
+        return 1
+
+    @property
+    def grid(self) -> TimeGrid:
+        """When latent steps are seen and heard."""
+        return TimeGrid(*self.time_grid)
+
+    def on_grid(self, grid: TimeGrid, num_steps: int) -> "JointTransformerConfig":
+        """Return these settings for latents on a grid, however many steps of sound there are."""
+        return replace(self, time_grid=grid.words())
 
     @property
     def token_channels(self) -> dict[str, int]:
@@ -159,6 +166,11 @@ class JointTransformer(ModelMixin, ConfigMixin):
         super().__init__()
         self.settings = config
         self.gradient_checkpointing = False
+        grid = config.grid
+        self.steps = {
+            "video": (float(grid.video_step), float(grid.first_video_step)),
+            "audio": (float(grid.audio_step), float(grid.first_audio_step)),
+        }
         width, channels = config.width, config.token_channels
         self.time = TimestepEmbedding(width, config.timestep_per_modality)
         self.label = nn.Embedding(config.num_classes, width) if config.num_classes else None
@@ -237,8 +249,8 @@ class JointTransformer(ModelMixin, ConfigMixin):
         """Return the rotary angles `s p` of the tokens of video `b c f h w` and of a sound of `length` steps."""
         config = self.settings
         f, h, w = video_shape[2], *(size // config.video_patch for size in video_shape[3:])
-        frames = config.clocks["video"].middles(f, device)
-        steps = config.clocks["audio"].middles(-(-length // config.audio_patch) * config.audio_patch, device)
+        frames = middles(f, *self.steps["video"], device)
+        steps = middles(-(-length // config.audio_patch) * config.audio_patch, *self.steps["audio"], device)
         rows, columns = (torch.arange(size, device=device, dtype=torch.float32) for size in (h, w))
         places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).expand(f, h, w, 2)
         options = (config.head_channels, config.wavelengths)

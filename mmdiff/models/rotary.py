@@ -5,7 +5,6 @@ other whatever the two rates are; attention between them depends on their distan
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,31 +12,10 @@ from torch import Tensor
 SPATIAL_WAVELENGTHS = (4.0, 400.0)  # in patches
 
 
-@dataclass(frozen=True)
-class Clock:
-    """When latent steps are heard or seen: `rate` steps a second; the first may last another time, in seconds.
-
-    A causal codec's first step is one frame; `first_seconds` 0 means a first step like every other.
-
-    Errors: `ValueError` where the rate is not positive or the first step's length is negative.
-    """
-
-    rate: float
-    first_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.rate > 0 or not self.first_seconds >= 0:
-            raise ValueError(f"model: {self.rate} latent steps a second, the first {self.first_seconds} seconds long; "
-                             "give a positive rate, and a length that is not negative")  # fmt: skip
-
-    def middles(self, num_steps: int, device: torch.device) -> Tensor:
-        """Return the time `s` at the middle of every step, in seconds after the clip's beginning."""
-        steps = torch.arange(num_steps, device=device, dtype=torch.float32)
-        times = (steps + 0.5) / self.rate
-        if self.first_seconds == 0:
-            return times
-        late = self.first_seconds - 1 / self.rate
-        return torch.where(steps == 0, 0.5 * self.first_seconds, times + late)
+def middles(num_steps: int, step: float, first_step: float, device: torch.device | None = None) -> Tensor:
+    """Return the time `s` at the middle of every latent step, in seconds, where steps last `step` but for the first."""
+    numbers = torch.arange(num_steps, device=device, dtype=torch.float32)
+    return torch.where(numbers == 0, first_step / 2, first_step + (numbers - 0.5) * step)
 
 
 def phases(positions: Tensor, num_pairs: int, wavelengths: tuple[float, float]) -> Tensor:

@@ -1,12 +1,18 @@
 """The joint transformer: its shapes, its time in seconds, and that it learns both modalities."""
 
+import math
+from dataclasses import asdict
+from fractions import Fraction
+from itertools import pairwise
+
 import pytest
 import torch
 
 from mmdiff.diffusion.objective import make_objective, per_example_mse
 from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
 from mmdiff.models.joint_transformer import JointTransformer, JointTransformerConfig
-from mmdiff.models.rotary import Clock, phases, rotate
+from mmdiff.models.rotary import middles, phases, rotate
+from mmdiff.models.time_grid import TimeGrid
 
 TINY = {
     "video_channels": 3,
@@ -14,8 +20,7 @@ TINY = {
     "width": 32,
     "depth": 2,
     "num_heads": 2,
-    "video_rate": 10.0,
-    "audio_rate": 40.0,
+    "time_grid": ("1/10", "1/10", "1/40", "1/40"),
     "timestep_per_modality": True,
 }
 NAMES = ("video", "audio")
@@ -88,22 +93,33 @@ def test_each_stream_hears_of_both_times_where_it_is_told():
 
 def test_equal_time_in_seconds_is_equal_phase_at_any_rate():
     """What is heard in the middle of a frame has the frame's angles, though there are five steps to a frame."""
-    network = JointTransformer(**{**TINY, "audio_rate": 50.0})
+    grid = {"time_grid": ("1/10", "1/10", "1/50", "1/50")}
+    network = JointTransformer(**{**TINY, **grid})
     angles = network.angles((1, 3, 6, 4, 8), 30)
     in_time = network.settings.head_channels // 2 - 2 * (network.settings.head_channels // 8)
     per_frame = angles["video"].reshape(6, 2 * 4, -1)
     assert torch.allclose(per_frame[:, 0, :in_time], angles["audio"][2::5, :in_time], atol=1e-4)
     assert torch.equal(per_frame[:, 0, :in_time], per_frame[:, -1, :in_time])
     assert not angles["audio"][:, in_time:].any() and per_frame[:, -1, in_time:].all()
-    patched = JointTransformer(**{**TINY, "audio_rate": 50.0, "audio_patch": 5}).angles((1, 3, 6, 4, 8), 30)
+    patched = JointTransformer(**{**TINY, **grid, "audio_patch": 5}).angles((1, 3, 6, 4, 8), 30)
     assert torch.allclose(patched["audio"][:, :in_time], per_frame[:, 0, :in_time], atol=1e-4)
 
 
-def test_a_causal_codec_s_first_step_is_one_frame():
-    """At 24 frames a second, steps of 1, 4 and 4 frames have their middles at half, 3 and 7 frames."""
-    middles = Clock(6.0, 1 / 24).middles(3, torch.device("cpu"))
-    assert torch.allclose(middles * 24, torch.tensor([0.5, 3.0, 7.0]), atol=1e-5)
-    assert torch.allclose(Clock(6.0).middles(2, torch.device("cpu")) * 24, torch.tensor([2.0, 6.0]))
+def test_a_token_s_time_is_the_middle_of_its_step_on_the_grid():
+    """Also of a causal codec, whose steps are of 1, 4 and 4 frames: the middles are at half, 3 and 7 frames."""
+    grid = TimeGrid(Fraction(4, 24), Fraction(1, 24), Fraction(1, 25), Fraction(1, 100))
+    config = JointTransformerConfig(**TINY).on_grid(grid, 9)
+    assert config.grid == grid
+    times = middles(3, 4 / 24, 1 / 24)
+    assert torch.allclose(times * 24, torch.tensor([0.5, 3.0, 7.0]), atol=1e-5)
+    for bounds, step, first in (
+        (grid.video_bounds(9), grid.video_step, grid.first_video_step),
+        (grid.audio_bounds(9), grid.audio_step, grid.first_audio_step),
+    ):
+        expected = [float(sum(pair)) / 2 for pair in pairwise(bounds)]
+        assert middles(9, float(step), float(first)).tolist() == pytest.approx(expected, abs=1e-6)
+    angles = JointTransformer(**asdict(config)).angles((1, 3, 2, 4, 8), 3)
+    assert torch.allclose(angles["audio"][:, 0], middles(3, 1 / 25, 1 / 100) * 2 * math.pi / 0.05, atol=1e-4)
 
 
 def test_attention_depends_on_distances_alone():
@@ -213,7 +229,8 @@ def test_classes_change_the_output_and_must_be_given():
 def test_impossible_settings_and_sizes_are_refused():
     for settings, words in (
         ({"width": 36}, "heads"),
-        ({"audio_rate": 0.0}, "positive rate"),
+        ({"time_grid": ("1/10", "1/10", "0", "1/80")}, "audio_step"),
+        ({"time_grid": ("1/10", "1/80")}, "time_grid"),
         ({"wavelengths": (1.0, 0.5)}, "shortest"),
         ({"depth": 0}, "depth"),
     ):
