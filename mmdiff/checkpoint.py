@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
 from torch import nn
 
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
+from mmdiff.models import CoupledUNet, JointTransformer, MelCodec, PatchCodec, PixelCodec, SuperResUNet, WaveformCodec
 from mmdiff.models.codec import AudioCodec
 from mmdiff.models.codecs.audio import AUDIO_CODECS
 from mmdiff.models.codecs.frame_autoencoder import FrameAutoencoder
@@ -25,16 +25,19 @@ SCHEDULER_CONFIG_NAME = "scheduler_config.json"
 # The only classes that a folder may name: nothing that a file says is imported.
 VIDEO_CODEC_CLASSES = (PixelCodec, PatchCodec, FrameAutoencoder, *VIDEO_CODECS.values())
 AUDIO_CODEC_CLASSES = (WaveformCodec, MelCodec, WaveAutoencoder, *AUDIO_CODECS.values())
+DENOISER_CLASSES = (CoupledUNet, JointTransformer)
+SCHEDULER_CLASSES = (DDPMScheduler, FlowMatchEulerDiscreteScheduler)
 CLASSES = {
-    cls.__name__: cls for cls in (CoupledUNet, SuperResUNet, *VIDEO_CODEC_CLASSES, *AUDIO_CODEC_CLASSES, DDPMScheduler)
+    cls.__name__: cls
+    for cls in (*DENOISER_CLASSES, SuperResUNet, *VIDEO_CODEC_CLASSES, *AUDIO_CODEC_CLASSES, *SCHEDULER_CLASSES)
 }
 Parts = dict[str, tuple[str, ...]]
 # What a joint model's folder consists of, and a super-resolution model's.
 PARTS = {
-    "denoiser": ("CoupledUNet",),
+    "denoiser": tuple(cls.__name__ for cls in DENOISER_CLASSES),
     "video_codec": tuple(cls.__name__ for cls in VIDEO_CODEC_CLASSES),
     "audio_codec": tuple(cls.__name__ for cls in AUDIO_CODEC_CLASSES),
-    "scheduler": ("DDPMScheduler",),
+    "scheduler": tuple(cls.__name__ for cls in SCHEDULER_CLASSES),
 }
 SUPER_RESOLUTION_PARTS = {"denoiser": ("SuperResUNet",), "scheduler": ("DDPMScheduler",)}
 KINDS = {"JointPipeline": "a joint model", "SuperResolutionPipeline": "a super-resolution model (--upsampler takes it)"}
@@ -44,10 +47,10 @@ KINDS = {"JointPipeline": "a joint model", "SuperResolutionPipeline": "a super-r
 class JointComponents:
     """Everything that sampling needs: network, codecs, noise schedule, and the clip it was trained on."""
 
-    denoiser: CoupledUNet
+    denoiser: CoupledUNet | JointTransformer
     video_codec: nn.Module
     audio_codec: nn.Module
-    scheduler: DDPMScheduler
+    scheduler: DDPMScheduler | FlowMatchEulerDiscreteScheduler
     clip: ClipSpec
 
     def __post_init__(self) -> None:
@@ -146,9 +149,9 @@ def load_part(folder: str | Path, name: str, parts: Parts = PARTS) -> Any:
     if not part_folder.is_dir():
         raise ValueError(f"{part_folder}: missing; the model folder is not complete")
     try:
-        if class_name == "DDPMScheduler":
+        if name == "scheduler":
             _read_json(part_folder / SCHEDULER_CONFIG_NAME)
-            return DDPMScheduler.from_pretrained(part_folder, local_files_only=True)
+            return CLASSES[class_name].from_pretrained(part_folder, local_files_only=True)
         return _load_network(CLASSES[class_name], part_folder)
     except (OSError, RuntimeError, TypeError, KeyError, ValueError, AttributeError, SafetensorError) as error:
         raise ValueError(f"{part_folder}: cannot be loaded ({error}); copy or export the model again") from error

@@ -10,7 +10,7 @@ from safetensors.torch import load, save_file
 from mmdiff.checkpoint import JointComponents, load_components, load_part, save_components, save_parts
 from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, MelCodec, PatchCodec
+from mmdiff.models import CoupledUNet, JointTransformer, MelCodec, PatchCodec
 
 WEIGHTS = "denoiser/diffusion_pytorch_model.safetensors"
 
@@ -48,6 +48,17 @@ def test_a_folder_gives_back_every_bit(components, folder):
         assert before.state_dict().keys() == after.state_dict().keys()
         for key, tensor in before.state_dict().items():
             assert torch.equal(tensor, after.state_dict()[key]), f"{name}.{key}"
+
+
+def test_a_transformer_and_its_straight_lines_are_given_back(components, tmp_path):
+    network = JointTransformer(video_channels=8, audio_channels=4, width=32, depth=1, num_heads=2)
+    flow = make_scheduler(DiffusionConfig(prediction_type="flow", num_train_timesteps=500))
+    before = replace(components, denoiser=network, scheduler=flow)
+    loaded = load_components(save_components(tmp_path / "flow", before))
+    assert type(loaded.scheduler) is type(flow) and loaded.scheduler.config.num_train_timesteps == 500
+    assert loaded.denoiser.settings == network.settings
+    weights = loaded.denoiser.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
 def test_only_safetensors_and_json_are_written(folder):
