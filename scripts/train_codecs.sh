@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the released codecs and measure them: their footage, both trainings, one folder (about an hour on two CPU cores).
+# Make the released codecs and measure them: their footage, both trainings, one folder (about half an hour on two CPU cores).
 # checkpoints/README.md says what came out. Usage: scripts/train_codecs.sh [OUT], default checkpoints/codec-impacts.
 set -euo pipefail
 cd "$(dirname "$0")/.."

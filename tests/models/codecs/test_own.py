@@ -1,6 +1,7 @@
 """Our own autoencoders: what goes in comes out, as long, at the same moment, and at unit scale in between."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -184,3 +185,16 @@ def test_impossible_settings_are_refused(settings):
         WaveAutoencoder(**QUIET).encode(torch.zeros(1, 2, 400))
     with pytest.raises(ValueError, match="choose from 1 to 192"):
         FrameAutoencoder(latent_channels=193)
+
+
+def test_the_released_codecs_load_and_keep_unseen_footage():
+    folder = Path(__file__).resolve().parents[3] / "checkpoints" / "codec-impacts"
+    video, audio = footage(4, 64, 64)[:1].clamp(-1, 1), knocks([0.13, 0.51, 0.77], 25_600)
+    codec = load_part(folder, "video_codec")
+    decoded = codec.reconstruct(video)
+    assert decoded.shape == video.shape and (decoded - video).square().mean() < 0.02
+    codec = load_part(folder, "audio_codec")
+    decoded = codec.reconstruct(audio)
+    assert decoded.shape == audio.shape
+    before, after = (audio_onsets(x[0].detach().numpy(), 16_000) for x in (audio, decoded))
+    assert len(before) == len(after) == 3 and abs(after - before).max() < 0.005
