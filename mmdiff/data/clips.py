@@ -38,6 +38,7 @@ class DataConfig:
     """
 
     path: str = "out/clips"
+    latents: str | None = None  # what `mmdiff-data encode` made of the clips: read instead of them
     num_workers: int = 0
     flip_probability: float = 0.5
     cache_megabytes: int = 2048  # decoded files kept in memory, by all workers together
@@ -50,29 +51,31 @@ class DataConfig:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
-class WindowDataset(IterableDataset):
+class WindowStream(IterableDataset):
     """An endless stream of batches, of which this rank and worker yields its own; its state is one number.
 
     Batch k of a rank depends on (seed, rank, world size, k) alone, whatever the number of workers. Every epoch of the
-    split "train" takes each window once, in a new order; each starts at a random frame nearby and is mirrored with
-    `flip_probability`. Other splits give their fixed windows in the files' order, again and again.
-
-    Errors: `ValueError` where the data cannot give such windows.
+    split "train" takes each window once, in a new order, and `varied`. Other splits give their windows as they are and
+    in order, again and again.
     """
 
-    def __init__(self, config: DataConfig, spec: ClipSpec, *, split: str, batch_size: int, seed: int,
-                 rank: int = 0, world_size: int = 1):  # fmt: skip
+    def __init__(self, windows: list[Any], *, split: str, batch_size: int, seed: int, rank: int = 0,
+                 world_size: int = 1):  # fmt: skip
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(f"loader: batch size {batch_size}, rank {rank} of {world_size}; give at least 1 of each")
-        self.config, self.spec, self.batch_size = config, spec, batch_size
+        self.windows, self.batch_size = windows, batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.is_training = split == "train"
-        entries = select_entries(config.path, split, spec)
-        self.windows = fixed_windows(entries, spec)
-        cache_bytes = config.cache_megabytes * 2**20 // max(config.num_workers, 1)
-        self.reader = WindowReader(config.path, spec, entries, cache_bytes)
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self.next_batch = 0
+
+    def varied(self, window: Any, chances: tuple[float, float]) -> Any:
+        """Return a window as one epoch takes it, for chances in [0, 1)."""
+        raise NotImplementedError
+
+    def read(self, windows: list[Any]) -> dict[str, Any]:
+        """Return the batch of these windows."""
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
@@ -85,9 +88,47 @@ class WindowDataset(IterableDataset):
             yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Any]:
-        """Return batch `number` of this rank: video `b c f h w` and audio `b c n` in [-1, 1], keys and starts."""
+        """Return batch `number` of this rank."""
         base = (number * self.world_size + self.rank) * self.batch_size
-        windows = [self.window(base + offset) for offset in range(self.batch_size)]
+        return self.read([self.window(base + offset) for offset in range(self.batch_size)])
+
+    def window(self, position: int) -> Any:
+        """Return the window at a position of the endless stream that all ranks share."""
+        epoch, index = divmod(position, len(self.windows))
+        if not self.is_training:
+            return self.windows[index]
+        if self.order[0] != epoch:
+            self.order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
+        window = self.windows[self.order[1][index]]
+        return self.varied(window, tuple(np.random.default_rng((self.seed, epoch, index, 1)).random(2)))
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the stream stands."""
+        return {"next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where a stream stood."""
+        self.next_batch = state["next_batch"]
+
+
+class WindowDataset(WindowStream):
+    """A stream of windows of clips: in training each starts at a random frame nearby, and may be mirrored.
+
+    Errors: `ValueError` where the data cannot give such windows.
+    """
+
+    def __init__(self, config: DataConfig, spec: ClipSpec, *, split: str, **settings: Any):
+        if config.latents is not None:
+            raise ValueError("data.latents: pictures and sounds are needed here, and only the task joint trains on "
+                             "latents; leave it out, and name the clips with data.path")  # fmt: skip
+        entries = select_entries(config.path, split, spec)
+        super().__init__(fixed_windows(entries, spec), split=split, **settings)
+        self.config, self.spec = config, spec
+        cache_bytes = config.cache_megabytes * 2**20 // max(config.num_workers, 1)
+        self.reader = WindowReader(config.path, spec, entries, cache_bytes)
+
+    def read(self, windows: list[Window]) -> dict[str, Any]:
+        """Return video `b c f h w` and audio `b c n` in [-1, 1], keys and starts."""
         clips = [self.reader.read(window) for window in windows]
         video = torch.from_numpy(np.stack([clip.frames for clip in clips]))
         return {
@@ -97,22 +138,7 @@ class WindowDataset(IterableDataset):
             "start": [float(window.start) for window in windows],
         }
 
-    def window(self, position: int) -> Window:
-        """Return the window at a position of the endless stream that all ranks share."""
-        epoch, index = divmod(position, len(self.windows))
-        if not self.is_training:
-            return self.windows[index]
-        if self.order[0] != epoch:
-            self.order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
-        window = self.windows[self.order[1][index]]
-        chance, flip = np.random.default_rng((self.seed, epoch, index, 1)).random(2)
-        start = jittered_start(window, self.spec, chance)
-        return replace(window, start=start, is_flipped=bool(flip < self.config.flip_probability))
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands."""
-        return {"next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a stream stood."""
-        self.next_batch = state["next_batch"]
+    def varied(self, window: Window, chances: tuple[float, float]) -> Window:
+        """Return the window at a start nearby, mirrored with `flip_probability`."""
+        start = jittered_start(window, self.spec, chances[0])
+        return replace(window, start=start, is_flipped=bool(chances[1] < self.config.flip_probability))

@@ -5,7 +5,7 @@ import warnings
 
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from mmdiff.data.clips import DataConfig, WindowDataset
+from mmdiff.data.clips import DataConfig, WindowDataset, WindowStream
 from mmdiff.media import ClipSpec
 
 
@@ -23,13 +23,16 @@ def build_loader(
 
     A batch holds video `b c f h w` and audio `b c n`, float32 in [-1, 1], and lists of keys and start seconds.
     """
-    warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, on newer torch
     dataset = WindowDataset(
         config, spec, split=split, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
     )
-    return StatefulDataLoader(
-        dataset, batch_size=None, num_workers=config.num_workers, worker_init_fn=outlive_one_signal
-    )
+    return as_loader(dataset, config.num_workers)
+
+
+def as_loader(dataset: WindowStream, num_workers: int) -> StatefulDataLoader:
+    """Return the loader of a stream, whose worker processes let a run stop in order."""
+    warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, on newer torch
+    return StatefulDataLoader(dataset, batch_size=None, num_workers=num_workers, worker_init_fn=outlive_one_signal)
 
 
 def outlive_one_signal(worker: int) -> None:

@@ -25,6 +25,7 @@ from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import check_same_schedule, make_samplers
 from mmdiff.media import Clip, ClipSpec
 from mmdiff.models.layers import cast_but_norms
+from mmdiff.models.time_grid import denoised
 from mmdiff.pipelines.given import Content, Span, check_given
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -180,10 +181,12 @@ class JointPipeline(DiffusionPipeline):
                          f"the nearest possible: {possible}")  # fmt: skip
 
     def _fits(self, num_frames: int) -> bool:
-        """Say whether frames last whole samples, and as many latent steps as the network's levels divide."""
+        """Say whether frames last whole samples, and as many latent steps as the network divides or fills up."""
         if num_frames < 1 or (num_frames / self.clip.fps * self.clip.sample_rate).denominator != 1:
             return False
         config = self.denoiser.config
+        if config.get("time_grid"):
+            return True
         length = self._latent_shapes(replace(self.clip, num_frames=num_frames))["audio"][-1]
         return length % config.audio_downsampling ** (len(config.channel_multipliers) - 1) == 0
 
@@ -255,7 +258,8 @@ class JointPipeline(DiffusionPipeline):
         shifts = torch.Generator().manual_seed(number)
         state = {name: x.to(self.denoiser.dtype) for name, x in state.items()}
         options = {} if labels is None else {"labels": labels}
-        return {name: x.float() for name, x in self.denoiser(state, timesteps, generator=shifts, **options).items()}
+        output = denoised(self.denoiser, state, timesteps, generator=shifts, **options)
+        return {name: x.float() for name, x in output.items()}
 
     def _make_samplers(self, sampler: str | None, scheduler: Any) -> dict[str, Any] | DPMSolver:
         if sampler is not None and scheduler is not None:

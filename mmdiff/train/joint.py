@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from mmdiff.checkpoint import JointComponents, check_rate, load_part, save_components
 from mmdiff.data.clips import ClipConfig, DataConfig
+from mmdiff.data.latents import build_latent_loader, codecs_sha256, latent_table
 from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
 from mmdiff.diffusion.objective import add_noise, draw_timesteps, min_snr_weight, per_example_mse, target
 from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import DiffusionConfig, exact_alphas_cumprod, make_samplers, make_scheduler
 from mmdiff.diffusion.variance import split_learned_range, variational_bound
-from mmdiff.media import Clip
+from mmdiff.media import Clip, ClipSpec
 from mmdiff.models import CoupledUNet, CoupledUNetConfig, PixelCodec, WaveformCodec
 from mmdiff.models.codec import Codec
+from mmdiff.models.time_grid import TimeGrid, denoised
 from mmdiff.train.optim import TrainConfig
 
 NUM_QUARTILES = 4
@@ -62,21 +64,36 @@ class JointTask(nn.Module):
         codecs = load_codecs(recipe.codecs)
         check_rate(codecs["audio"], self.spec)
         self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
-        self.network = CoupledUNet(**asdict(recipe.model))
+        grid = TimeGrid.of(codecs["video"], codecs["audio"], self.spec.fps, self.spec.sample_rate)
+        settings = recipe.model.on_grid(grid, codecs["audio"].num_steps(self.spec.num_samples))
+        self.network = CoupledUNet(**asdict(settings))
         self.scheduler = make_scheduler(recipe.diffusion)
         self.alphas = exact_alphas_cumprod(self.scheduler)
 
     def loader(self, *, rank: int, world_size: int) -> Any:
         """Return the endless, resumable stream of training batches of this rank."""
         recipe = self.recipe
-        return build_loader(
-            recipe.data, self.spec, split="train", batch_size=recipe.train.batch_size, seed=recipe.seed,
-            rank=rank, world_size=world_size,
-        )  # fmt: skip
+        settings = {"split": "train", "batch_size": recipe.train.batch_size, "seed": recipe.seed}
+        if recipe.data.latents is not None:
+            return build_latent_loader(*self._latents(), **settings, rank=rank, world_size=world_size)
+        return build_loader(recipe.data, self.spec, **settings, rank=rank, world_size=world_size)
 
     def preflight(self) -> str:
         """Check the data before step 1; return what was found as a table."""
-        return preflight(self.recipe.data, self.spec).table()
+        is_encoded = self.recipe.data.latents is not None
+        table = latent_table(*self._latents()) if is_encoded else preflight(self.recipe.data, self.spec).table()
+        length = self.codecs["audio"].num_steps(self.spec.num_samples)
+        missing = -length % self.recipe.model.audio_divisor
+        return table + (f"\nthe network's levels need {missing} more steps of sound than {length}: zeros, in no loss"
+                        if missing else "")  # fmt: skip
+
+    def _latents(self) -> tuple[DataConfig, ClipSpec, dict[str, Codec], str]:
+        """Return what a stream of latents is made of, with the hash that they must have been made with."""
+        folder = self.recipe.codecs.folder
+        if folder is None:
+            raise ValueError("data.latents: codecs.folder is not set; name the folder of the codecs that `mmdiff-data "
+                             "encode --codecs` was given")  # fmt: skip
+        return self.recipe.data, self.spec, dict(self.codecs.items()), codecs_sha256(folder, self.spec)
 
     def load_weights(self, folder: str) -> None:
         """Begin from the network of an exported model."""
@@ -92,7 +109,9 @@ class JointTask(nn.Module):
 
     @torch.no_grad()
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the latents of a batch's video `b c f h w` and audio `b c n`, in float32."""
+        """Return the latents of a batch's video `b c f h w` and audio `b c n`, in float32, or those that it holds."""
+        if self.recipe.data.latents is not None:
+            return {name: batch[name].float() for name in self.codecs}
         with torch.autocast(batch["video"].device.type, enabled=False):
             return {name: codec.encode(batch[name]) for name, codec in self.codecs.items()}
 
@@ -111,7 +130,7 @@ class JointTask(nn.Module):
         timesteps = {name: t.to(clean[name].device) for name, t in timesteps.items()}
         noisy = {name: add_noise(clean[name], noise[name], timesteps[name], alphas) for name in clean}
         shifts = self.network.draw_shifts(clean["video"].shape[2], generator)
-        output = self.network(noisy, timesteps, shifts=shifts)
+        output = denoised(self.network, noisy, timesteps, shifts=shifts)
         losses, bounds = {}, {}
         for name in clean:
             prediction = output[name]
@@ -145,7 +164,7 @@ class JointTask(nn.Module):
             for name, shape in shapes.items()
         }
         latents = sample(
-            lambda state, timesteps: network(state, timesteps, generator=generator),
+            lambda state, timesteps: denoised(network, state, timesteps, generator=generator),
             make_samplers("ddim", self.scheduler, tuple(shapes)), noisy, num_inference_steps=20,
         )  # fmt: skip
         spec = self.spec
