@@ -131,7 +131,7 @@ def test_another_noise_schedule_is_refused(pipe):
         pipe.scheduler = scheduler
         with pytest.raises(ValueError, match=f"{name} is .* trained with"):
             pipe()
-    with pytest.raises(ValueError, match="trained with"):
+    with pytest.raises(ValueError, match="is of flow matching and the other is not"):
         pipe(scheduler=FlowMatchEulerDiscreteScheduler())
 
 
