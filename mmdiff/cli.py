@@ -102,9 +102,10 @@ def _add_sample(commands) -> None:
     parser.add_argument("-n", "--num-generations", type=int, default=8, help="MP4 files (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
     parser.add_argument(
-        "--sampler", default="ddim", metavar="NAME",
-        choices=("ddim", "ddpm", "dpm++", "dpm", "mm-ddim", "mm-ddpm", "mm-dpm", "mm-dpm++"),
-        help="ddim, ddpm, dpm++ or dpm; mm-ddim, mm-ddpm, mm-dpm or mm-dpm++ repeat MM-Diffusion's (default: ddim)",
+        "--sampler", metavar="NAME",
+        choices=("ddim", "ddpm", "dpm++", "dpm", "mm-ddim", "mm-ddpm", "mm-dpm", "mm-dpm++", "euler"),
+        help="ddim, ddpm, dpm++ or dpm; mm-ddim, mm-ddpm, mm-dpm or mm-dpm++ repeat MM-Diffusion's; euler is flow "
+        "matching's (default: ddim, or euler for a model that flow matching trained)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=8, help="generations at a time (default: %(default)s)")

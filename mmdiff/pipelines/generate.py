@@ -21,6 +21,7 @@ from tqdm import tqdm
 import mmdiff
 from mmdiff.checkpoint import INDEX_NAME, PARTS, SUPER_RESOLUTION_PARTS
 from mmdiff.data.manifest import entry_path, read_manifest
+from mmdiff.diffusion.schedule import default_sampler
 from mmdiff.media import Clip, ClipSpec, read_audio, read_video, write_mp4
 from mmdiff.pipelines.joint import GUIDED, JointOutput, JointPipeline, find_model
 from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
@@ -85,6 +86,8 @@ def run_sampling(options: argparse.Namespace) -> int:
     folder = find_model(options.model)
     pipe = JointPipeline.from_pretrained(folder, device=_device(options.device, place))
     pipe.set_progress_bar_config(disable=True)
+    if options.sampler is None:
+        options = argparse.Namespace(**{**vars(options), "sampler": default_sampler(pipe.trained_scheduler)})
     upsampler = load_upsampler(options, place)
     request = plan_request(options, pipe)
     planned = plan_conditions(options, request.given)

@@ -10,11 +10,13 @@ import av
 import numpy as np
 import pytest
 
+from mmdiff.checkpoint import JointComponents, save_components
 from mmdiff.cli import build_parser, main
 from mmdiff.data.manifest import Entry, write_manifest
 from mmdiff.diffusion.guidance import CONDITIONINGS
-from mmdiff.diffusion.schedule import SAMPLERS
+from mmdiff.diffusion.schedule import FLOW_SAMPLERS, SAMPLERS, DiffusionConfig, make_scheduler
 from mmdiff.media import Clip, ClipSpec, read_clip, read_video, write_mp4
+from mmdiff.models import JointTransformer, PixelCodec, WaveformCodec
 from mmdiff.pipelines.generate import Place, plan_conditions, read_condition
 
 SPEC = ClipSpec(num_frames=4, height=16, width=16)
@@ -176,7 +178,18 @@ def test_a_beginning_is_continued_and_a_span_made_again(model_folder, data_set, 
 def test_the_command_knows_every_sampler_and_conditioning():
     parser = next(iter(build_parser()._subparsers._group_actions)).choices["sample"]
     choices = {action.dest: action.choices for action in parser._actions}
-    assert choices["sampler"] == SAMPLERS and choices["conditioning"] == CONDITIONINGS
+    assert choices["sampler"] == SAMPLERS + FLOW_SAMPLERS and choices["conditioning"] == CONDITIONINGS
+
+
+def test_a_model_of_flow_matching_is_sampled_with_its_own_sampler(tmp_path):
+    network = JointTransformer(video_channels=3, audio_channels=1, video_patch=4, audio_patch=160, width=32, depth=1,
+                               num_heads=2)  # fmt: skip
+    parts = JointComponents(
+        network, PixelCodec(), WaveformCodec(), make_scheduler(DiffusionConfig(prediction_type="flow")), SPEC
+    )
+    folder = save_components(tmp_path / "flow", parts)
+    assert sample(folder, tmp_path / "own", "-n", 1) == 0
+    assert record(tmp_path / "own", 0)["sampler"] == "euler"
 
 
 def test_more_generations_than_windows_is_an_error(data_set, tmp_path):
