@@ -24,9 +24,9 @@ from tqdm import tqdm
 from data_tools.caption_model import TextEncoder
 from data_tools.dataset import DataSet, Row, file_sha256, open_set, write_text
 from mmdiff.checkpoint import INDEX_NAME, check_rate, load_part
+from mmdiff.data.latents import INDEX_FILE, codecs_sha256
 from mmdiff.media import ClipSpec, probe, read_audio, read_video
 
-INDEX_FILE = "index.jsonl"
 CHUNK_PIXELS = 2**24  # of picture in memory at a time, in pixels times frames
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -52,12 +52,7 @@ def load_codecs(folder: Path, device: str = "cpu") -> Codecs:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
     check_rate(audio, clip)
-    parts = [str(asdict(clip) | {"num_frames": None})]
-    for name in ("video_codec", "audio_codec"):
-        files = sorted(path for path in (Path(folder) / name).iterdir() if path.suffix in (".json", ".safetensors"))
-        parts += [f"{name}/{path.name} {file_sha256(path)}" for path in files]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Codecs(video.to(device), audio.to(device), clip, digest)
+    return Codecs(video.to(device), audio.to(device), clip, codecs_sha256(folder, clip))
 
 
 def encode_set(
