@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mmdiff.checkpoint import INDEX_NAME, PARTS, JointComponents, load_components, save_components
 from mmdiff.diffusion.dpm_solver import DPMSolver
 from mmdiff.diffusion.sampling import sample
-from mmdiff.diffusion.schedule import check_same_schedule, make_samplers
+from mmdiff.diffusion.schedule import check_same_schedule, default_sampler, make_samplers
 from mmdiff.media import Clip, ClipSpec
 from mmdiff.models.layers import cast_but_norms
 from mmdiff.models.time_grid import denoised
@@ -133,7 +133,8 @@ class JointPipeline(DiffusionPipeline):
         `num_generations` is 1, or as many as are given. `generator`: one for each generation, whose result then does
         not depend on how many are made at a time, but for rounding (latents within 1e-4, a waveform decoded from mel
         within 2e-3) and for the sampler "mm-dpm++"; a single one seeds one for each where there are several.
-        `sampler`: a name of `mmdiff.diffusion.schedule.SAMPLERS` ("ddim" by default); or give as `scheduler` one of
+        `sampler`: a name of `mmdiff.diffusion.schedule.SAMPLERS` ("ddim" by default), or of its FLOW_SAMPLERS ("euler")
+        for a model that flow matching trained; or give as `scheduler` one of
         diffusers', or a `DPMSolver`, built on this model's schedule. `on_step` hears every step's number.
 
         Errors: `ValueError` where an argument has the wrong type or size, or the schedule is not the trained one.
@@ -268,7 +269,8 @@ class JointPipeline(DiffusionPipeline):
             scheduler = self.scheduler
         if scheduler is None:
             learn_sigma = bool(self.denoiser.config.get("learn_sigma"))
-            return make_samplers(sampler or "ddim", self.trained_scheduler, learn_sigma=learn_sigma)
+            name = sampler or default_sampler(self.trained_scheduler)
+            return make_samplers(name, self.trained_scheduler, learn_sigma=learn_sigma)
         check_same_schedule(self.trained_scheduler, scheduler)
         if isinstance(scheduler, DPMSolver):
             return scheduler

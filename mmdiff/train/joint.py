@@ -14,12 +14,19 @@ from mmdiff.data.clips import ClipConfig, DataConfig
 from mmdiff.data.latents import build_latent_loader, codecs_sha256, latent_table
 from mmdiff.data.loader import build_loader
 from mmdiff.data.preflight import preflight
-from mmdiff.diffusion.objective import add_noise, draw_timesteps, min_snr_weight, per_example_mse, target
+from mmdiff.diffusion.objective import make_objective, per_example_mse
 from mmdiff.diffusion.sampling import sample
-from mmdiff.diffusion.schedule import DiffusionConfig, exact_alphas_cumprod, make_samplers, make_scheduler
+from mmdiff.diffusion.schedule import DiffusionConfig, default_sampler, make_samplers, make_scheduler
 from mmdiff.diffusion.variance import split_learned_range, variational_bound
 from mmdiff.media import Clip, ClipSpec
-from mmdiff.models import CoupledUNet, CoupledUNetConfig, PixelCodec, WaveformCodec
+from mmdiff.models import (
+    CoupledUNet,
+    CoupledUNetConfig,
+    JointTransformer,
+    JointTransformerConfig,
+    PixelCodec,
+    WaveformCodec,
+)
 from mmdiff.models.codec import Codec
 from mmdiff.models.time_grid import TimeGrid, denoised
 from mmdiff.train.optim import TrainConfig
@@ -39,7 +46,7 @@ class CodecsConfig:
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """Everything that decides a joint training run."""
+    """Everything that decides a joint training run; `transformer`, where it is given, takes the place of `model`."""
 
     task: str = "joint"
     seed: int = 0
@@ -48,8 +55,14 @@ class JointRecipe:
     data: DataConfig = field(default_factory=DataConfig)
     codecs: CodecsConfig = field(default_factory=CodecsConfig)
     model: CoupledUNetConfig = field(default_factory=CoupledUNetConfig)
+    transformer: JointTransformerConfig | None = None
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def network(self) -> CoupledUNetConfig | JointTransformerConfig:
+        """The settings of the network that is trained."""
+        return self.model if self.transformer is None else self.transformer
 
 
 class JointTask(nn.Module):
@@ -57,18 +70,21 @@ class JointTask(nn.Module):
 
     def __init__(self, recipe: JointRecipe):
         super().__init__()
-        if recipe.model.num_classes:
-            raise ValueError("model.num_classes: clips carry no classes to train on; leave the setting out")
+        if recipe.network.num_classes:
+            raise ValueError("num_classes: clips carry no classes to train on; leave the setting out")
         self.recipe = recipe
         self.spec = recipe.clip.spec()
         codecs = load_codecs(recipe.codecs)
         check_rate(codecs["audio"], self.spec)
         self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
         grid = TimeGrid.of(codecs["video"], codecs["audio"], self.spec.fps, self.spec.sample_rate)
-        settings = recipe.model.on_grid(grid, codecs["audio"].num_steps(self.spec.num_samples))
-        self.network = CoupledUNet(**asdict(settings))
+        settings = recipe.network.on_grid(grid, codecs["audio"].num_steps(self.spec.num_samples))
+        network_class = CoupledUNet if recipe.transformer is None else JointTransformer
+        self.network = network_class(**asdict(settings))
         self.scheduler = make_scheduler(recipe.diffusion)
-        self.alphas = exact_alphas_cumprod(self.scheduler)
+        self.objective = make_objective(recipe.diffusion, self.scheduler)
+        if self.objective.is_flow and settings.learn_sigma:
+            raise ValueError("learn_sigma: flow matching has no variance to learn; leave the setting out")
 
     def loader(self, *, rank: int, world_size: int) -> Any:
         """Return the endless, resumable stream of training batches of this rank."""
@@ -83,7 +99,7 @@ class JointTask(nn.Module):
         is_encoded = self.recipe.data.latents is not None
         table = latent_table(*self._latents()) if is_encoded else preflight(self.recipe.data, self.spec).table()
         length = self.codecs["audio"].num_steps(self.spec.num_samples)
-        missing = -length % self.recipe.model.audio_divisor
+        missing = -length % self.recipe.network.audio_divisor
         return table + (f"\nthe network's levels need {missing} more steps of sound than {length}: zeros, in no loss"
                         if missing else "")  # fmt: skip
 
@@ -117,40 +133,36 @@ class JointTask(nn.Module):
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss, each modality's share, and the latter by quartiles of diffusion time."""
-        diffusion = self.recipe.diffusion
+        objective = self.objective
         clean = self.encode(batch)
-        alphas = self.alphas
-        timesteps = draw_timesteps(
-            len(clean["video"]), tuple(clean), diffusion.num_train_timesteps, diffusion.timestep_mode, generator
-        )
+        timesteps = objective.draw_timesteps(len(clean["video"]), tuple(clean), generator)
         noise = {
             name: torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
             for name, x in clean.items()
         }
         timesteps = {name: t.to(clean[name].device) for name, t in timesteps.items()}
-        noisy = {name: add_noise(clean[name], noise[name], timesteps[name], alphas) for name in clean}
+        noisy = {name: objective.add_noise(clean[name], noise[name], timesteps[name]) for name in clean}
         shifts = self.network.draw_shifts(clean["video"].shape[2], generator)
         output = denoised(self.network, noisy, timesteps, shifts=shifts)
         losses, bounds = {}, {}
         for name in clean:
             prediction = output[name]
-            if self.recipe.model.learn_sigma:
+            if self.recipe.network.learn_sigma:
                 prediction, interpolation = split_learned_range(prediction)
                 bounds[name] = variational_bound(
                     prediction, interpolation, clean[name], noisy[name], timesteps[name], self.scheduler
                 )
-            expected = target(clean[name], noise[name], timesteps[name], alphas, diffusion.prediction_type)
+            expected = objective.target(clean[name], noise[name], timesteps[name])
             losses[name] = per_example_mse(prediction, expected)
-        return self._summary(losses, bounds, timesteps, alphas)
+        return self._summary(losses, bounds, timesteps)
 
-    def _summary(self, losses: dict, bounds: dict, timesteps: dict, alphas: Tensor) -> dict[str, Tensor]:
+    def _summary(self, losses: dict, bounds: dict, timesteps: dict) -> dict[str, Tensor]:
         """`bounds` trains a learned variance: in bits, added as in the published code (Nichol & Dhariwal 2021)."""
-        diffusion = self.recipe.diffusion
         result = {f"loss/{name}/vb": bound.mean().detach() for name, bound in bounds.items()}
         for name, loss in losses.items():
-            weight = min_snr_weight(alphas, timesteps[name], diffusion.snr_gamma, diffusion.prediction_type)
+            weight = self.objective.weight(timesteps[name])
             result[f"loss/{name}"] = (weight * loss + bounds.get(name, 0)).mean()
-            quartile = timesteps[name] * NUM_QUARTILES // diffusion.num_train_timesteps
+            quartile = timesteps[name] * NUM_QUARTILES // self.recipe.diffusion.num_train_timesteps
             for number in range(NUM_QUARTILES):
                 result[f"loss/{name}/q{number + 1}"] = loss.detach()[quartile == number].mean()
         return {"loss": sum(result[f"loss/{name}"] for name in losses), **result}
@@ -165,7 +177,8 @@ class JointTask(nn.Module):
         }
         latents = sample(
             lambda state, timesteps: denoised(network, state, timesteps, generator=generator),
-            make_samplers("ddim", self.scheduler, tuple(shapes)), noisy, num_inference_steps=20,
+            make_samplers(default_sampler(self.scheduler), self.scheduler, tuple(shapes)),
+            noisy, num_inference_steps=20,
         )  # fmt: skip
         spec = self.spec
         video = self.codecs["video"].decode(latents["video"], spec.num_frames, (spec.height, spec.width))

@@ -10,6 +10,7 @@ import torch
 from launch import read_metrics
 from safetensors.torch import load_file
 
+import mmdiff.diffusion.objective
 import mmdiff.train.joint
 from data_tools.encode import encode_set, load_codecs
 from mmdiff.checkpoint import save_parts
@@ -106,7 +107,7 @@ def test_noise_is_added_to_latents_and_the_loss_is_theirs(folder, tmp_path):
     spies = {name: codec.encode for name, codec in task.codecs.items()}
     for name, codec in task.codecs.items():
         codec.encode = lambda x, name=name: encoded.setdefault(name, (x, spies[name](x)))[1]
-    add_noise, mse = mmdiff.train.joint.add_noise, mmdiff.train.joint.per_example_mse
+    add_noise, mse = mmdiff.diffusion.objective.add_noise, mmdiff.train.joint.per_example_mse
 
     def mix(clean, noise, *rest):
         return mixed.setdefault(clean.ndim, (clean, noise, add_noise(clean, noise, *rest)))[2]
@@ -117,7 +118,7 @@ def test_noise_is_added_to_latents_and_the_loss_is_theirs(folder, tmp_path):
 
     seen = []
     task.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with mock.patch.object(mmdiff.train.joint, "add_noise", mix), \
+    with mock.patch.object(mmdiff.diffusion.objective, "add_noise", mix), \
          mock.patch.object(mmdiff.train.joint, "per_example_mse", compare):  # fmt: skip
         task(batch, torch.Generator().manual_seed(0))
     for name, axes in (("video", 5), ("audio", 3)):
