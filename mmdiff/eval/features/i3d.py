@@ -40,6 +40,9 @@ class I3DConfig:
     divisor: int = 1
 
 
+PUBLISHED = I3DConfig()
+
+
 class I3DNetwork(nn.Module):
     """Inflated Inception V1 (Carreira and Zisserman 2017), with the parameter names of the public PyTorch port.
 
@@ -146,7 +149,7 @@ class I3D(Extractor):
         source: str,
         device: torch.device | str = "cpu",
         preprocess: str = "mm-diffusion",
-        config: I3DConfig = I3DConfig(),
+        config: I3DConfig = PUBLISHED,
     ) -> "I3D":
         """Read `i3d_pretrained_400.pt` (linked in the repositories of TATS, MM-Diffusion and cd-fvd).
 

@@ -24,6 +24,9 @@ class InceptionConfig:
     divisor: int = 1
 
 
+PUBLISHED = InceptionConfig()
+
+
 class Conv(nn.Module):
     """Convolution, BatchNorm (epsilon 1e-3) and ReLU."""
 
@@ -233,7 +236,7 @@ class Inception(Extractor):
         source: str,
         device: torch.device | str = "cpu",
         preprocess: str = "clean",
-        config: InceptionConfig = InceptionConfig(),
+        config: InceptionConfig = PUBLISHED,
     ) -> "Inception":
         """Read the state dict whose name ends in `inception-2015-12-05-6726825d.pth` (pytorch-fid, torch-fidelity).
 
