@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmdiff import demo
-from mmdiff.cli import build_parser
+from mmdiff.cli import parse
 
 EMPTY = {
     "protocol": {"fps": "10", "sample_rate": 16000, "duration_seconds": 1.6, "tolerance_ms": 100},
@@ -45,7 +45,7 @@ def test_every_command_is_one_that_the_command_line_knows(options):
     recorder = Recorder(options.output)
     assert demo.run_demo(options, recorder) == 0
     assert [c[1] for c in recorder.ran] == ["synthesize", "train", "train", *["sample"] * 3, "evaluate"]
-    parsed = [build_parser().parse_args(c[1:]) for c in recorder.ran if c[0] == "mmdiff"]
+    parsed = [parse(c[1:]) for c in recorder.ran if c[0] == "mmdiff"]
     assert [str(p.video or p.audio) for p in parsed[2:5]] == ["None", "out/demo/clips", "out/demo/clips"]
     assert [str(g) for g in parsed[5].generations] == [f"out/demo/{way}" for way in demo.WAYS]
     assert parsed[0].overrides[-1] < parsed[1].overrides[-1] and parsed[0].overrides[:-1] == parsed[1].overrides[:-1]
