@@ -20,7 +20,7 @@ def options(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "configs").mkdir()
     (tmp_path / demo.RECIPE).write_text("task: joint\n")
-    return build_parser().parse_args(["demo", "-o", "out/demo", "--model", "model", "-n", "30", "--steps", "5"])
+    return parse(["demo", "-o", "out/demo", "--model", "model", "-n", "30", "--steps", "5"])
 
 
 class Recorder:
