@@ -153,7 +153,7 @@ def guess_clip(request: Request, codecs: Mapping[str, Codec]) -> ClipSpec:
     path = _first_readable(request)
     info = probe(path)
     sample_rate = (codecs["audio"].sample_rate if "audio" in codecs else None) or info.sample_rate
-    channels = getattr(codecs["audio"].config, "channels", 1) if "audio" in codecs else 1
+    channels = codecs["audio"].channels if "audio" in codecs else 1
     scale = min(1, MAX_PIXELS / max(info.height, info.width))
     height, width = (max(int(size * scale) // 16 * 16, 16) for size in (info.height, info.width))
     unit = (sample_rate / info.fps).denominator

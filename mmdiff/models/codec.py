@@ -150,9 +150,10 @@ class VideoCodec(Codec):
 
 
 class AudioCodec(Codec):
-    """A codec for sound `b c n`. What does not fill a step is filled with zeros."""
+    """A codec for sound `b c n` of `channels` channels. What does not fill a step is filled with zeros."""
 
     modality = "audio"
+    channels: int = 1
 
     def latent_shape(self, num_samples: int) -> tuple[int, ...]:
         """Return the latents' shape `c l` for a clip of this length."""
@@ -223,6 +224,7 @@ class WaveformCodec(AudioCodec):
     @configured_by(WaveformCodecConfig)
     def __init__(self, config: WaveformCodecConfig):
         super().__init__()
+        self.channels = config.channels
         self._set_statistics(torch.zeros(config.channels), torch.ones(config.channels), persistent=False)
         self.register_buffer("unused", torch.zeros(1))
 
@@ -267,7 +269,7 @@ class MelCodec(AudioCodec):
     @configured_by(MelCodecConfig)
     def __init__(self, config: MelCodecConfig):
         super().__init__()
-        self.settings = config
+        self.settings, self.channels = config, config.channels
         self.temporal_factor, self.sample_rate = config.hop_length, config.sample_rate
         filters = mel_filters(config.sample_rate, config.n_fft, config.n_mels, config.f_min, config.f_max)
         self.register_buffer("filters", filters)

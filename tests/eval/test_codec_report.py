@@ -12,7 +12,7 @@ import torch
 from mmdiff.checkpoint import save_parts
 from mmdiff.cli import main
 from mmdiff.eval import codec_report_measures as measures
-from mmdiff.eval.codec_report import Request, measure_codecs
+from mmdiff.eval.codec_report import Request, guess_clip, load_codecs, measure_codecs
 from mmdiff.eval.codec_report_findings import format_result
 from mmdiff.eval.codec_report_rates import describe_grid, step_starts
 from mmdiff.eval.codec_report_rows import BOTH, PICTURE, SOUND
@@ -211,6 +211,14 @@ def test_a_codec_that_does_not_return_what_it_was_given_is_refused(media):
         report(media, PixelCodec(), ShortCodec())
     with pytest.raises(ValueError, match=r"video codec: .* not numbers"):
         report(media, BrokenCodec())
+
+
+def test_codecs_alone_get_two_seconds_in_the_channels_that_they_take(media):
+    folder = Path(__file__).resolve().parents[2] / "checkpoints" / "codec-impacts"
+    spec = guess_clip(Request(folder, media), load_codecs(folder))
+    assert (spec.channels, spec.sample_rate) == (1, 16_000) and spec.duration_seconds <= 2
+    stereo = {"audio": MelCodec(sample_rate=44_100, channels=2, f_max=16_000.0)}
+    assert guess_clip(Request(folder, media), stereo).channels == 2
 
 
 def test_a_stated_rate_that_is_not_kept_is_a_finding(media):
