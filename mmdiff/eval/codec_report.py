@@ -24,6 +24,7 @@ from mmdiff.eval.codec_report_latents import NUM_CLIPS, describe_latents
 from mmdiff.eval.codec_report_rates import describe_codec, describe_grid, rate_faults
 from mmdiff.eval.codec_report_rows import WAVEFORM_SNR_DB, Generations, band_rows, changes, make_rows, to_json
 from mmdiff.eval.codec_report_trips import Shown, Trip, make_trips, to_tensor
+from mmdiff.eval.files import write_json
 from mmdiff.eval.quality.pairs import given_sides
 from mmdiff.eval.report import spaced
 from mmdiff.eval.suite import Protocol, name_folders
@@ -65,11 +66,7 @@ def run_codec_report(options: argparse.Namespace) -> int:
     if options.output is not None:
         from mmdiff.eval.codec_report_page import write_page
 
-        options.output.mkdir(parents=True, exist_ok=True)
-        path = options.output / RESULT_NAME
-        aside = path.with_name(f".{RESULT_NAME}.partial")
-        aside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        aside.replace(path)
+        path = write_json(options.output / RESULT_NAME, result)
         print(f"wrote {path} and {write_page(options.output, result, shown)}", file=sys.stderr)
     from mmdiff.eval.codec_report_findings import format_result
 

@@ -12,6 +12,7 @@ import numpy as np
 from mmdiff.eval.codec_report_findings import SIDES, describe_noise, describe_rates, write, write_number
 from mmdiff.eval.codec_report_rows import REAL
 from mmdiff.eval.codec_report_trips import Shown
+from mmdiff.eval.files import write_text
 from mmdiff.eval.players import Player, make_player
 from mmdiff.eval.plots import Figure, estimate_plot
 from mmdiff.eval.quality.table import ARROWS
@@ -47,10 +48,7 @@ class Line:
 def write_page(folder: Path, result: Mapping[str, Any], shown: Sequence[Shown]) -> Path:
     """Write `codec.html` into a folder, aside and then renamed."""
     page = render(result, shown)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{PAGE_NAME}.partial"
-    aside.write_text(page, encoding="utf-8")
-    return aside.replace(folder / PAGE_NAME)
+    return write_text(folder / PAGE_NAME, page)
 
 
 def render(result: Mapping[str, Any], shown: Sequence[Shown]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mmdiff.eval.files import write_text
 from mmdiff.eval.players import Player, make_player
 from mmdiff.eval.plots import (
     Figure,
@@ -72,10 +73,7 @@ def write_sync_report(
     """
     folder = Path(folder)
     page = render(result, folder, sections, title, introduction)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{REPORT_NAME}.partial"
-    aside.write_text(page, encoding="utf-8")
-    return aside.replace(folder / REPORT_NAME)
+    return write_text(folder / REPORT_NAME, page)
 
 
 def render(

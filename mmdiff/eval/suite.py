@@ -16,6 +16,7 @@ import scipy
 
 import mmdiff
 from mmdiff.eval import statistics, sync
+from mmdiff.eval.files import write_json
 from mmdiff.eval.windows import (
     CALIBRATION_MS,
     CALIBRATION_WINDOWS,
@@ -77,11 +78,7 @@ def run_sync(options: argparse.Namespace) -> int:
         options.reference, options.generations, split=options.split, seed=options.seed
     )
     if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        path = options.output / RESULT_NAME
-        aside = path.with_name(f".{RESULT_NAME}.partial")
-        aside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        aside.replace(path)
+        path = write_json(options.output / RESULT_NAME, result)
         from mmdiff.eval.report import write_sync_report
 
         report = write_sync_report(options.output, result)

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from mmdiff.eval.files import write_text
 from mmdiff.eval.players import Player, make_player
 from mmdiff.eval.plots import Figure, estimate_plot
 from mmdiff.eval.quality.findings import (
@@ -108,10 +109,7 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> Path:
     """
     folder = Path(folder)
     page = render(result)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{PAGE_NAME}.partial"
-    aside.write_text(page, encoding="utf-8")
-    return aside.replace(folder / PAGE_NAME)
+    return write_text(folder / PAGE_NAME, page)
 
 
 def render(result: Mapping[str, Any]) -> str:

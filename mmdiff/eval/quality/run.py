@@ -14,6 +14,7 @@ import torch
 from mmdiff.data.manifest import MANIFEST_NAME, read_manifest
 from mmdiff.eval.features.base import Extractor
 from mmdiff.eval.features.registry import load_extractors
+from mmdiff.eval.files import write_json
 from mmdiff.eval.quality import agreement, memory, sets
 from mmdiff.eval.quality.card import describe
 from mmdiff.eval.quality.collect import Item, Reading, collect
@@ -110,11 +111,7 @@ def run_evaluation(options: argparse.Namespace) -> int:
     if options.output is not None:
         from mmdiff.eval.quality.page import write_page
 
-        options.output.mkdir(parents=True, exist_ok=True)
-        path = options.output / RESULT_NAME
-        aside = path.with_name(f".{RESULT_NAME}.partial")
-        aside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        aside.replace(path)
+        path = write_json(options.output / RESULT_NAME, result)
         print(f"wrote {path} and {write_page(options.output, result)}", file=sys.stderr)
     print(json.dumps(result, allow_nan=False) if options.json else format_result(result))
     return 0
