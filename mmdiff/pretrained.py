@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mmdiff.models.codecs.audio_network import NetworkAudioCodec
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-CHUNK_BYTES = 1 << 20
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*", "vae/*")  # of a hub's repository, which may be large
 SOUND_FILES = ("config.json", "model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model*")
 SOUND_FOLDERS = ("audio_vae", "vae")  # of a pipeline; where both are, sound has its own

@@ -1,6 +1,7 @@
 """Generations against the very clips that they were made for: found by the records beside them, or by their names."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -39,13 +40,13 @@ def partners(study: "Study", columns: Sequence[Column]) -> dict[str, tuple[Readi
 
 
 def _reference_files(folder: Path) -> dict[str, Path]:
-    """Return a reference's files by key, name and stem."""
+    """Return a reference's files by name, stem and key; names that several files share are left out."""
+    keys: dict[str, Path] = {}
     if (folder / MANIFEST_NAME).is_file():
-        entries = read_manifest(folder)
-        paths = {entry.key: entry_path(folder, entry) for entry in entries}
-        return {**{Path(path).name: path for path in paths.values() if isinstance(path, Path)}, **paths}
-    paths = find_media(folder)
-    return {**{path.stem: path for path in paths}, **{path.name: path for path in paths}}
+        keys = {entry.key: entry_path(folder, entry) for entry in read_manifest(folder)}
+    paths = list(keys.values()) or find_media(folder)
+    shared = Counter(name for path in paths for name in {path.name, path.stem})
+    return {name: path for path in paths for name in (path.stem, path.name) if shared[name] == 1} | keys
 
 
 def find_partner(generation: Path, known: Mapping[str, Path]) -> Window | None:

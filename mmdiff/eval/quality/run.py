@@ -3,8 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Request:
     training: Path | None = None
     num_clips: int | None = None
     num_training: int = 512
-    prompts: Path | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)  # by the generation's file name
     cache: Path | None = None
     device: str = "cpu"
     seed: int = 0
@@ -85,8 +85,8 @@ class Study:
                 self.rejected.append({**where, "by": name, "reason": reason})
         return tuple(reading for reading in readings if not reading.fault)
 
-    def find_windows(self, label: str, folder: Path, split: str, most: int) -> list[Window]:
-        """Return windows of real clips; files of which nothing is known are noted."""
+    def find_windows(self, label: str, folder: Path, split: str, most: int = sys.maxsize) -> list[Window]:
+        """Return windows of real clips, evenly spread where there are more; unreadable files are noted."""
         lost: list[dict[str, str]] = []
         windows = real_windows(folder, self.spec, split, lost, most)
         self.rejected += [{"row": label, "by": "reader", **item} for item in lost]
@@ -132,7 +132,7 @@ def request_from(options: argparse.Namespace) -> Request:
     return Request(
         options.reference, tuple(options.generations), preset, given, options.split or preset.reference_split,
         training=options.training, num_clips=options.num_clips, num_training=options.num_training,
-        prompts=options.prompts, cache=options.cache, device=device, seed=options.seed,
+        prompts=read_prompts(options.prompts), cache=options.cache, device=device, seed=options.seed,
     )  # fmt: skip
 
 
@@ -152,14 +152,14 @@ def evaluate(study: Study) -> dict[str, Any]:
     Errors: `ValueError` where not one generation or fewer than two real clips can be read.
     """
     request = study.request
+    # first, so that a wrong folder or split is told before hours of work
+    windows = study.find_windows("real pairs", request.reference, request.split)
     made = measure_generations(study)
     count = min(len(column.readings) for column in made)
     if not count:
-        raise ValueError(
-            f"not one generation of a folder can be read; the first fault is: {study.rejected[0]['reason']}"
-        )
-    pool_windows = study.find_windows("real pairs", request.reference, request.split, 2 * count)
-    pool = study.measure("real pairs", [Item(window) for window in pool_windows])
+        reason = next(item["reason"] for item in study.rejected if item["row"] != "real pairs")
+        raise ValueError(f"not one generation of a folder can be read; the first fault is: {reason}")
+    pool = study.measure("real pairs", [Item(window) for window in evenly(windows, 2 * count)])
     used = min(count, len(pool))
     if used < 2:
         raise ValueError(
@@ -243,7 +243,7 @@ def make_rows(
     with_own_sound = [column for column in made if "sound" not in column.given]
     for column in with_own_sound:
         rows += music_rows(column, together.get(column.name, ()), seed)
-    rows += text_rows(study.extractors, made, read_prompts(study.request.prompts), seed)
+    rows += text_rows(study.extractors, made, study.request.prompts, seed)
     rows += pair_rows(study.extractors, with_own_sound, together, seed)
     for key, name in used.items():
         if training is not None:

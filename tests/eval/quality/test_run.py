@@ -15,7 +15,7 @@ from mmdiff.data.manifest import Entry, write_manifest
 from mmdiff.eval.quality.collect import Item, collect
 from mmdiff.eval.quality.columns import floor_sets, shuffled_items
 from mmdiff.eval.quality.measures import Events
-from mmdiff.eval.quality.pairs import find_partner
+from mmdiff.eval.quality.pairs import _reference_files, find_partner
 from mmdiff.eval.quality.store import FeatureStore
 from mmdiff.eval.windows import Window
 from mmdiff.media import Clip, ClipSpec, read_clip, write_mp4
@@ -193,6 +193,14 @@ def test_a_partner_is_found_by_the_record_else_by_name_and_never_outside_the_ref
     assert find_partner(made, known) is None
     made.with_suffix(".json").write_text("[]")
     assert find_partner(made, known) is None and find_partner(tmp_path / "7.mp4", known).path == known["7"]
+
+
+def test_a_name_that_two_real_files_share_makes_no_pair(tmp_path, folders):
+    for name in ("a/0.mp4", "b/0.mp4", "b/1.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert set(_reference_files(tmp_path)) == {"1", "1.mp4"}
+    assert _reference_files(folders["clips"])["3"].name == "3.mp4"
 
 
 def test_a_side_that_was_given_is_not_judged(folders, tmp_path, capsys):
