@@ -1,5 +1,6 @@
 """Clips for training: what a recipe says of them, and the endless stream of batches."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -69,13 +70,13 @@ class WindowStream(IterableDataset):
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self.next_batch = 0
 
+    @abstractmethod
     def varied(self, window: Any, chances: tuple[float, float]) -> Any:
         """Return a window as one epoch takes it, for chances in [0, 1)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, windows: list[Any]) -> dict[str, Any]:
         """Return the batch of these windows."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()

@@ -1,5 +1,6 @@
 """Codecs: what the joint model diffuses instead of pixels and waveforms. One interface, `encode` and `decode`."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from mmdiff.models.layers import configured_by
 from mmdiff.models.mel import griffin_lim, linear_magnitude, log_mel, mel_filters
 
 
-class Codec(ModelMixin, ConfigMixin):
+class Codec(ModelMixin, ConfigMixin, ABC):
     """Turn one modality into latents of about unit scale and back; n seconds in are n seconds out, to frame and sample.
 
     A codec is written as `analyse` and `synthesise`, whose latents have whatever scale its network gives them. What is
@@ -95,9 +96,9 @@ class Codec(ModelMixin, ConfigMixin):
         self.scale.copy_(deviation)
         return self
 
+    @abstractmethod
     def padded(self, x: Tensor) -> Tensor:
         """Return `x` as the network takes it: whole steps."""
-        raise NotImplementedError
 
     def _normalised(self, latent: Tensor) -> Tensor:
         axes = (slice(None), *[None] * (latent.ndim - 2))

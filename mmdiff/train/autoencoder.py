@@ -1,5 +1,6 @@
 """Codecs of our own: the recipes and tasks that train a video and an audio autoencoder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ class AudioAutoencoderRecipe:
                              f"at {self.model.sample_rate} Hz")  # fmt: skip
 
 
-class AutoencoderTask(nn.Module):
+class AutoencoderTask(nn.Module, ABC):
     """Make a codec give back what it was given; what both modalities share.
 
     The network begins as the best linear code of some training windows, and is exported with the mean and deviation of
@@ -137,9 +138,9 @@ class AutoencoderTask(nn.Module):
         }
         return {"loss": sum(result.values()), **result}
 
+    @abstractmethod
     def errors(self, clean: Tensor, latent: Tensor) -> dict[str, Tensor]:
         """Return by how much the network's latents decode to something else, weighted, by kind."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def preview(self, network: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> list[Clip]:

@@ -1,5 +1,6 @@
 """What all codecs around a foreign sound network share: rates, channels, padding, weights."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -97,9 +98,9 @@ class NetworkAudioCodec(AudioCodec):
         sound = mix(self.sound(latent), self.channels)
         return resample(sound, self.made_rate, self.sample_rate, self.num_held(latent.shape[-1]))
 
+    @abstractmethod
     def sound(self, latent: Tensor) -> Tensor:
         """Return what the network makes of its latents, `b c n` at `made_rate`; what is too long is cut off."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> "NetworkAudioCodec":
         """Stay in evaluation mode: some networks drop codes at random while they train."""

@@ -1,5 +1,6 @@
 """What all codecs around diffusers' picture and video autoencoders share: factors, statistics, slices of time."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +55,9 @@ class NetworkVideoCodec(VideoCodec):
         codec.scale.copy_(scale)
         return codec.eval().requires_grad_(False)
 
+    @abstractmethod
     def _state_factors(self, config: Any) -> None:
         """State `temporal_factor`, `starts_with_one` and `spatial_factor` of a network so configured."""
-        raise NotImplementedError
 
     def _num_channels(self, config: Any) -> int:
         return config.latent_channels
