@@ -110,6 +110,11 @@ def _add_sample(commands) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=8, help="generations at a time (default: %(default)s)")
     parser.add_argument("--num-frames", type=int, help="another length than the model was trained on")
+    parser.add_argument(
+        "--overlap", metavar="SECONDS",
+        help="with --num-frames: make a long clip in windows of the model's own length, each of which goes on from the "
+             "last SECONDS of the one before",
+    )  # fmt: skip
     parser.add_argument("--label", type=int, help="class, for a model that has them")
     parser.add_argument("--upsampler", metavar="FOLDER", help="super-resolution model that enlarges the picture")
     parser.add_argument("--upsampler-steps", type=int, default=25, help="its steps (default: %(default)s)")

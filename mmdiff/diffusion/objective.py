@@ -61,9 +61,16 @@ def min_snr_weight(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float | Non
     return clamped / divisor[prediction_type].clamp(min=1e-8)
 
 
-def per_example_mse(prediction: Tensor, expected: Tensor) -> Tensor:
-    """Return the mean squared error of every example, `b`, in float32."""
-    return (prediction.float() - expected.float()).square().flatten(1).mean(1)
+def per_example_mse(prediction: Tensor, expected: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the mean squared error of every example, `b`, in float32: of all, or of what `where` (bool) leaves.
+
+    An example of which nothing is left has no error.
+    """
+    error = (prediction.float() - expected.float()).square()
+    if where is None:
+        return error.flatten(1).mean(1)
+    kept = where.expand_as(error).flatten(1)
+    return (error.flatten(1) * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
 def draw_uniform(batch_size: int, num_train_timesteps: int, generator: torch.Generator) -> Tensor:

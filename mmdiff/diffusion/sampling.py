@@ -136,9 +136,6 @@ def _told(network: Conditioned, on_step: Callable[[int, State], None]) -> Callab
 def _check(given: Given, sampler: Sampler, conditioning: str) -> None:
     if conditioning not in CONDITIONINGS:
         raise ValueError(f"conditioning: '{conditioning}' is not known; use {', '.join(CONDITIONINGS)}")
-    if conditioning == "native" and given.mask:
-        raise ValueError(f"conditioning: native needs a whole modality, but only a part of {', '.join(given.mask)} is "
-                         "given; use replacement or gradient")  # fmt: skip
     if conditioning == "mm-diffusion" and (
         isinstance(sampler, DPMSolver) or not isinstance(_first(sampler), DDPMScheduler | DDIMScheduler)
     ):

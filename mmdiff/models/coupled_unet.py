@@ -27,6 +27,7 @@ from mmdiff.models.layers import (
     up,
     zeroed,
 )
+from mmdiff.models.marks import marked
 from mmdiff.models.time_grid import TimeGrid
 from mmdiff.models.time_grid import places as places_in_frames
 
@@ -65,6 +66,7 @@ class CoupledUNetConfig:
     learn_sigma: bool = False  # twice the channels out: what is predicted, then where its variance lies
     num_classes: int | None = None
     timestep_per_modality: bool = False
+    given_channel: bool = False  # tell both branches which of their steps are given clean
     frame_phase: bool = False  # tell the audio branch where in its frame every step lies
     time_grid: tuple[str, ...] = ()  # a TimeGrid's words, set by the task where sound is no whole multiple of picture
 
@@ -233,8 +235,8 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         self.label = nn.Embedding(config.num_classes, config.model_channels) if config.num_classes else None
         self.stem = nn.ModuleDict(
             {
-                "video": VideoConv(config.video_channels, width),
-                "audio": AudioConv(config.audio_channels + 2 * config.frame_phase, width),
+                "video": VideoConv(config.video_channels + config.given_channel, width),
+                "audio": AudioConv(config.audio_channels + config.given_channel + 2 * config.frame_phase, width),
             }
         )
         self.encoder, widths, dilations = _build_encoder(config, width)
@@ -289,11 +291,13 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
         shifts: Tensor | list[int] | None = None,
         labels: Tensor | None = None,
+        given: State | None = None,
     ) -> State:
         """Return what the network predicts, in the shapes of `noisy` (with `learn_sigma`, twice the channels).
 
-        `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`. The shifts of
-        the cross-modal attention are drawn from `generator`, or given in the order of the calls, one for each block
+        `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`, `given` the
+        steps (bool `b s` or `s`) that `noisy` holds clean, for a network with `given_channel`. The shifts of the
+        cross-modal attention are drawn from `generator`, or given in the order of the calls, one for each block
         that has a window; recomputation under gradient checkpointing uses the same ones.
 
         Errors: `ValueError` where sizes do not divide, or labels are missing or superfluous.
@@ -301,7 +305,8 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         self._check_shapes(noisy)
         remaining = self._shifts(noisy["video"], generator, shifts)
         time = self._embed(timesteps, labels, noisy["video"].dtype)
-        x = {name: self.stem[name](value) for name, value in self._with_phase(noisy).items()}
+        inputs = self._with_phase(marked(noisy, given, self.settings.given_channel))
+        x = {name: self.stem[name](value) for name, value in inputs.items()}
         skips = [x]
         for stage in self.encoder:
             x = self._run(stage, x, time, remaining)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from mmdiff.models.attention import attend, check_backend
 from mmdiff.models.coupled_unet import MODALITIES, State, TimestepEmbedding
 from mmdiff.models.layers import Linear, configured_by, zeroed
+from mmdiff.models.marks import marked
 from mmdiff.models.rotary import middles, rotate, token_angles
 from mmdiff.models.time_grid import TimeGrid
 
@@ -44,6 +45,7 @@ class JointTransformerConfig:
     learn_sigma: bool = False  # twice the channels out: what is predicted, then where its variance lies
     num_classes: int | None = None
     timestep_per_modality: bool = False
+    given_channel: bool = False  # tell both streams which of their steps are given clean
     time_grid: tuple[str, ...] = ("1/10", "1/10", "1/80", "1/80")  # set by the task
 
     def __post_init__(self) -> None:
@@ -82,12 +84,14 @@ class JointTransformerConfig:
         return replace(self, time_grid=grid.words())
 
     @property
-    def token_channels(self) -> dict[str, int]:
-        """Numbers that one token stands for."""
-        return {
-            "video": self.video_channels * self.video_patch**2,
-            "audio": self.audio_channels * self.audio_patch,
-        }
+    def latents_per_token(self) -> dict[str, int]:
+        """Places in the latents that one token stands for."""
+        return {"video": self.video_patch**2, "audio": self.audio_patch}
+
+    @property
+    def latent_channels(self) -> dict[str, int]:
+        """Numbers at each of them."""
+        return {"video": self.video_channels, "audio": self.audio_channels}
 
 
 class Stream(nn.Module):
@@ -171,13 +175,14 @@ class JointTransformer(ModelMixin, ConfigMixin):
             "video": (float(grid.video_step), float(grid.first_video_step)),
             "audio": (float(grid.audio_step), float(grid.first_audio_step)),
         }
-        width, channels = config.width, config.token_channels
+        width, channels, places = config.width, config.latent_channels, config.latents_per_token
         self.time = TimestepEmbedding(width, config.timestep_per_modality)
         self.label = nn.Embedding(config.num_classes, width) if config.num_classes else None
-        self.stem = nn.ModuleDict({name: Linear(channels[name], width) for name in MODALITIES})
+        marks = int(config.given_channel)
+        self.stem = nn.ModuleDict({n: Linear((channels[n] + marks) * places[n], width) for n in MODALITIES})
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         out = 1 + config.learn_sigma
-        self.head = nn.ModuleDict({name: Head(width, out * channels[name]) for name in MODALITIES})
+        self.head = nn.ModuleDict({n: Head(width, out * channels[n] * places[n]) for n in MODALITIES})
 
     def draw_shifts(self, num_frames: int, generator: torch.Generator | None = None) -> None:
         """Return None: this network sees the whole clip and has no windows to shift."""
@@ -198,17 +203,19 @@ class JointTransformer(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
         shifts: Tensor | list[int] | None = None,
         labels: Tensor | None = None,
+        given: State | None = None,
     ) -> State:
         """Return what the network predicts, in the shapes of `noisy` (with `learn_sigma`, twice the channels).
 
-        `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`. Nothing here
-        is random, and nothing shifts: `generator` and `shifts` are what the coupled U-Net asks for.
+        `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`, `given` the
+        steps (bool `b s` or `s`) that `noisy` holds clean, for a network with `given_channel`. Nothing here is random,
+        and nothing shifts: `generator` and `shifts` are what the coupled U-Net asks for.
 
         Errors: `ValueError` where sizes do not divide, or labels are missing or superfluous.
         """
         self._check_shapes(noisy)
         time = self._embed(timesteps, labels, noisy["video"].dtype)
-        tokens = self._to_tokens(noisy)
+        tokens = self._to_tokens(marked(noisy, given, self.settings.given_channel))
         turns = self._turns(noisy)
         x = {name: self.stem[name](tokens[name]) for name in MODALITIES}
         for block in self.blocks:

@@ -157,6 +157,8 @@ def denoised(
     missing = -length % network.settings.audio_divisor if network.config.get("time_grid") else 0
     if not missing:
         return network(noisy, timesteps, **options)
+    if "audio" in (given := options.get("given") or {}):
+        options["given"] = {**given, "audio": F.pad(given["audio"], (0, missing))}
     output = network({**noisy, "audio": F.pad(noisy["audio"], (0, missing))}, timesteps, **options)
     return {**output, "audio": output["audio"][..., :length]}
 

@@ -67,6 +67,7 @@ class Request:
     spec: ClipSpec
     given: ClipSpec
     regenerate: dict[str, tuple[Fraction, Fraction]]
+    overlap: int | None = None  # frames
 
 
 def run_sampling(options: argparse.Namespace) -> int:
@@ -96,7 +97,8 @@ def run_sampling(options: argparse.Namespace) -> int:
     facts = {**_facts_of_run(options, folder, pipe, request, place), **_facts_of_upsampler(options, upsampler, request)}
     batches = [own[first : first + options.batch_size] for first in range(0, len(own), options.batch_size)]
     rows = []
-    with tqdm(total=len(batches) * options.steps, unit="step", desc="sampling", disable=place.rank != 0) as bar:
+    num_steps = len(batches) * options.steps * len(pipe.windows_of(request.spec, request.overlap))
+    with tqdm(total=num_steps, unit="step", desc="sampling", disable=place.rank != 0) as bar:
         for batch in batches:
             made = _generate(pipe, upsampler, options, request, [conditions[index] for index in batch], batch, bar)
             for index, clip in zip(batch, made.clips()):
@@ -125,16 +127,13 @@ def plan_request(options: argparse.Namespace, pipe: JointPipeline) -> Request:
 
     Errors: `ValueError` where they cannot go together, or the model has no such clip.
     """
-    spec = pipe.clip if options.num_frames is None else pipe.clip_of(options.num_frames)
+    overlap = None if options.overlap is None else _frames("--overlap", options.overlap, pipe.clip)
+    spec = pipe.clip if options.num_frames is None else pipe.clip_of(options.num_frames, overlap)
     given = spec
     if options.keep is not None:
         if not (options.video or options.audio):
             raise ValueError("--keep is given without --video or --audio: there is nothing to keep")
-        frames = _seconds("--keep", options.keep) * spec.fps
-        if frames.denominator != 1 or not 0 < frames < spec.num_frames:
-            raise ValueError(f"--keep is {options.keep}: it must be whole frames at {spec.fps} fps, and less than the "
-                             f"clip's {float(spec.duration_seconds)} s")  # fmt: skip
-        given = replace(spec, num_frames=int(frames))
+        given = replace(spec, num_frames=_frames("--keep", options.keep, spec))
     regenerate = {}
     for text in options.regenerate:
         name, _, span = text.partition("=")
@@ -143,7 +142,8 @@ def plan_request(options: argparse.Namespace, pipe: JointPipeline) -> Request:
             raise ValueError(f"--regenerate is {text!r}; write one span of seconds for each modality, such as "
                              "audio=0.4:0.8")  # fmt: skip
         regenerate[name] = (_seconds("--regenerate", start), _seconds("--regenerate", end))
-    return Request(spec, given, regenerate)
+    pipe.windows_of(spec, overlap)  # refused before any file is read
+    return Request(spec, given, regenerate, overlap)
 
 
 def plan_conditions(options: argparse.Namespace, spec: ClipSpec) -> list[tuple[Condition, ...]]:
@@ -208,6 +208,7 @@ def _generate(
         sampler=options.sampler,
         on_step=lambda _: bar.update(),
         num_frames=request.spec.num_frames,
+        overlap=request.overlap,
         regenerate=request.regenerate,
         conditioning=options.conditioning,
         guidance_scale=options.guidance_scale,
@@ -258,6 +259,7 @@ def _facts_of_run(
         "conditioning": options.conditioning,
         "guidance_scale": GUIDED.get(options.conditioning) if scale is None else scale,
         "keep": options.keep,
+        "overlap": options.overlap,
         "regenerate": options.regenerate,
         "label": options.label,
         "batch_size": options.batch_size,
@@ -306,7 +308,7 @@ def _command(options: argparse.Namespace) -> str:
             words += [f"--{name}", getattr(options, name)]
     if options.video or options.audio:
         words += ["--start", options.start, "--split", options.split]
-    for name in ("num_frames", "keep", "conditioning", "guidance_scale", "label", "device"):
+    for name in ("num_frames", "overlap", "keep", "conditioning", "guidance_scale", "label", "device"):
         if getattr(options, name) is not None:
             words += [f"--{name.replace('_', '-')}", getattr(options, name)]
     for span in options.regenerate:
@@ -334,6 +336,15 @@ def _start(text: str) -> Fraction:
     if start < 0:
         raise ValueError(f"--start is {text}; it must be at least 0")
     return start
+
+
+def _frames(option: str, text: str, spec: ClipSpec) -> int:
+    """Return seconds in frames: a part of a clip."""
+    frames = _seconds(option, text) * spec.fps
+    if frames.denominator != 1 or not 0 < frames < spec.num_frames:
+        raise ValueError(f"{option} is {text}: it must be whole frames at {spec.fps} fps, and less than the "
+                         f"clip's {float(spec.duration_seconds)} s")  # fmt: skip
+    return int(frames)
 
 
 def _seconds(option: str, text: str) -> Fraction:

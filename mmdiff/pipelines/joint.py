@@ -26,6 +26,7 @@ from mmdiff.diffusion.schedule import check_same_schedule, default_sampler, make
 from mmdiff.media import Clip, ClipSpec
 from mmdiff.models.layers import cast_but_norms
 from mmdiff.models.time_grid import denoised
+from mmdiff.pipelines.canvas import Canvas, plan_windows
 from mmdiff.pipelines.given import Content, Span, check_given
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -115,6 +116,7 @@ class JointPipeline(DiffusionPipeline):
         output_type: str = "np",
         on_step: Callable[[int], None] | None = None,
         num_frames: int | None = None,
+        overlap: int | None = None,
         regenerate: Mapping[str, Span] | None = None,
         conditioning: str | None = None,
         guidance_scale: float | None = None,
@@ -125,10 +127,13 @@ class JointPipeline(DiffusionPipeline):
         `video`: uint8 `f h w 3` or `b f h w 3`; `audio`: float `c n` or `b c n` in [-1, 1]; of the size of `pipe.clip`,
         but for `num_frames` where another length is wanted. What is shorter than the clip is its beginning, and is
         continued; `regenerate` says what else to make again, in seconds: {"audio": (0.4, 0.8)}. What is given comes
-        back as it was given. `conditioning`: "native" where the model was trained for it (the default where a whole
-        modality is given), "replacement" (the default elsewhere), "gradient" (the default with a `guidance_scale`: a
-        pull towards what is given, the same at any clip length, batch size and precision) or "mm-diffusion" (the
-        published code's gradient); docs/sampling.md compares them. `labels`: the class of each clip, or one for all.
+        back as it was given. `overlap`: frames; a long clip is made in windows of the model's own length, each of which
+        goes on from the last frames, and their sound, of the one before.
+
+        `conditioning`: "native" where the model was trained for it (the default there), "replacement" (the default
+        elsewhere), "gradient" (the default with a `guidance_scale`: a pull towards what is given, the same at any clip
+        length, batch size and precision) or "mm-diffusion" (the published code's gradient); docs/sampling.md compares
+        them. `labels`: the class of each clip, or one for all.
 
         `num_generations` is 1, or as many as are given. `generator`: one for each generation, whose result then does
         not depend on how many are made at a time, but for rounding (latents within 1e-4, a waveform decoded from mel
@@ -142,36 +147,48 @@ class JointPipeline(DiffusionPipeline):
         if output_type not in OUTPUT_TYPES or num_inference_steps < 1:
             raise ValueError(f"output_type is {output_type!r} (use np, pt or raw), num_inference_steps "
                              f"{num_inference_steps} (use at least 1)")  # fmt: skip
-        spec = self.clip if num_frames is None else self.clip_of(num_frames)
+        spec = self.clip if num_frames is None else self.clip_of(num_frames, overlap)
+        windows = self.windows_of(spec, overlap)
         given, count = check_given({"video": video, "audio": audio}, num_generations, spec, regenerate)
-        conditioning, guidance_scale = self._choose_conditioning(conditioning, guidance_scale, given)
+        conditioning, guidance_scale = self._choose_conditioning(
+            conditioning, guidance_scale, given, is_continued=len(windows) > 1
+        )
         labels = self._check_labels(labels, count)
         generators = _one_for_each(generator, count)
         samplers = self._make_samplers(sampler, scheduler)
-        clean, mask = self._encode_given(given)
-        is_guided, calls = conditioning in GUIDED, itertools.count()
-        with self.progress_bar(total=num_inference_steps) as bar, _frozen(self.denoiser, is_guided):
+        shapes = {name: (count, *shape) for name, shape in self._latent_shapes(spec).items()}
+        canvas = Canvas.of(shapes, *self._encode_given(given))
+        is_guided = conditioning in GUIDED
+        with self.progress_bar(total=num_inference_steps * len(windows)) as bar, _frozen(self.denoiser, is_guided):
 
             def tell(number: int, _: dict[str, Tensor]) -> None:
                 bar.update()
                 if on_step is not None:
                     on_step(number)
 
-            latents = sample(
-                lambda state, timesteps: self._denoise(next(calls), state, timesteps, labels), samplers,
-                self._draw_noise(generators, spec), clean=clean, mask=mask, conditioning=conditioning,
-                guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, generator=generators,
-                on_step=tell,
-            )  # fmt: skip
-        return self._output({name: self._finish(name, x, given.get(name), spec) for name, x in latents.items()},
+            for steps in windows:
+                clean, mask = canvas.given(steps)
+                if len(clean) == len(steps) and not mask:
+                    continue  # all of it is given
+                marks = _marks(clean, mask) if conditioning == "native" and self._sees_parts else {}
+                calls = itertools.count()
+                canvas.put(steps, sample(
+                    lambda state, timesteps, calls=calls, marks=marks: self._denoise(
+                        next(calls), state, timesteps, labels, marks
+                    ),
+                    copy.deepcopy(samplers), self._draw_noise(generators, canvas, steps), clean=clean, mask=mask,
+                    conditioning=conditioning, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
+                    generator=generators, on_step=tell,
+                ))  # fmt: skip
+        return self._output({name: self._finish(name, x, given.get(name), spec) for name, x in canvas.latents.items()},
                             output_type)  # fmt: skip
 
-    def clip_of(self, num_frames: int) -> ClipSpec:
-        """Return the clip of another length that this model can generate.
+    def clip_of(self, num_frames: int, overlap: int | None = None) -> ClipSpec:
+        """Return the clip of another length that this model can generate, in windows where they `overlap`.
 
         Errors: `ValueError` that names the nearest possible lengths.
         """
-        if self._fits(num_frames):
+        if self._fits(num_frames) or (overlap is not None and self._has_whole_samples(num_frames)):
             return replace(self.clip, num_frames=num_frames)
         reach = range(1, 1 + max(num_frames, MAX_GAP))
         nearest = [next((n for n in ns if self._fits(n)), None)
@@ -183,7 +200,7 @@ class JointPipeline(DiffusionPipeline):
 
     def _fits(self, num_frames: int) -> bool:
         """Say whether frames last whole samples, and as many latent steps as the network divides or fills up."""
-        if num_frames < 1 or (num_frames / self.clip.fps * self.clip.sample_rate).denominator != 1:
+        if not self._has_whole_samples(num_frames):
             return False
         config = self.denoiser.config
         if config.get("time_grid"):
@@ -191,23 +208,46 @@ class JointPipeline(DiffusionPipeline):
         length = self._latent_shapes(replace(self.clip, num_frames=num_frames))["audio"][-1]
         return length % config.audio_downsampling ** (len(config.channel_multipliers) - 1) == 0
 
+    def _has_whole_samples(self, num_frames: int) -> bool:
+        return num_frames > 0 and (num_frames / self.clip.fps * self.clip.sample_rate).denominator == 1
+
+    def windows_of(self, spec: ClipSpec, overlap: int | None) -> list[dict[str, slice]]:
+        """Return the latent steps of each window in which a clip is made: of one, where there is no `overlap`.
+
+        Errors: `ValueError` where there can be no such windows.
+        """
+        if overlap is None:
+            return [{name: slice(0, shape[1]) for name, shape in self._latent_shapes(spec).items()}]
+        codecs = {name: self._codec(name) for name in ("video", "audio")}
+        return plan_windows(self.clip, spec.num_frames, overlap, codecs)
+
     def _choose_conditioning(
-        self, conditioning: str | None, guidance_scale: float | None, given: dict[str, Content]
+        self, conditioning: str | None, guidance_scale: float | None, given: dict[str, Content], is_continued: bool
     ) -> tuple[str, float]:
         is_trained = self.denoiser.config.timestep_per_modality
+        whole = [name for name, content in given.items() if content.is_whole]
+        parts = [name for name in ("video", "audio") if name not in whole and (is_continued or name in given)]
+        is_told = bool(whole or parts)
         if conditioning is None:
-            is_whole = all(content.is_whole for content in given.values())
-            conditioning = "native" if is_trained and is_whole else "replacement"
+            conditioning = "native" if is_trained and (self._sees_parts or not parts) else "replacement"
             conditioning = "gradient" if guidance_scale is not None else conditioning
-        if conditioning == "native" and given and not is_trained:
+        if conditioning == "native" and is_told and not is_trained:
             raise ValueError("conditioning: this model was not trained to see one modality clean "
                              "(timestep_per_modality); use replacement or gradient")  # fmt: skip
+        if conditioning == "native" and parts and not self._sees_parts:
+            raise ValueError(f"conditioning: only a part of {' and '.join(parts)} is given, which this model was not "
+                             "trained to see (given_channel); use replacement or gradient")  # fmt: skip
         if guidance_scale is not None and conditioning not in GUIDED:
             raise ValueError(f"guidance_scale: {conditioning} conditioning has none; use gradient")
-        if guidance_scale is not None and (not given or not guidance_scale >= 0 or math.isinf(guidance_scale)):
+        if guidance_scale is not None and (not is_told or not guidance_scale >= 0 or math.isinf(guidance_scale)):
             raise ValueError(f"guidance_scale is {guidance_scale} with {', '.join(given) or 'nothing'} given; it must "
                              "be at least 0, and guides towards video or audio that is given")  # fmt: skip
         return conditioning, GUIDED.get(conditioning, 0.0) if guidance_scale is None else guidance_scale
+
+    @property
+    def _sees_parts(self) -> bool:
+        """Whether the network was trained to be told which steps it is given."""
+        return bool(self.denoiser.config.get("given_channel"))
 
     def _check_labels(self, labels: Any, count: int) -> Tensor | None:
         """Return the class of every generation, or None for a network without classes."""
@@ -245,20 +285,24 @@ class JointPipeline(DiffusionPipeline):
         kept = content.kept[:, None, None, None] if name == "video" else content.kept
         return values if decoded is None else np.where(kept, values, decoded)
 
-    def _draw_noise(self, generators: list[torch.Generator], spec: ClipSpec) -> dict[str, Tensor]:
-        """Draw both modalities' noise: what is given is mixed with its own."""
+    def _draw_noise(
+        self, generators: list[torch.Generator], canvas: Canvas, steps: dict[str, slice]
+    ) -> dict[str, Tensor]:
+        """Draw both modalities' noise of a window: what is given is mixed with its own."""
+        shapes = {name: canvas.latents[name][:, :, part].shape for name, part in steps.items()}
         return {
-            name: randn_tensor((len(generators), *shape), generator=generators, device=self._execution_device)
-            for name, shape in self._latent_shapes(spec).items()
+            name: randn_tensor(shape, generator=generators, device=self._execution_device)
+            for name, shape in shapes.items()
         }
 
     def _denoise(
-        self, number: int, state: dict[str, Tensor], timesteps: dict[str, Tensor], labels: Tensor | None
-    ) -> dict[str, Tensor]:
+        self, number: int, state: dict[str, Tensor], timesteps: dict[str, Tensor], labels: Tensor | None,
+        given: dict[str, Tensor],
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Run the network in its own type; the attention's shifts depend on the number of the call alone."""
         shifts = torch.Generator().manual_seed(number)
         state = {name: x.to(self.denoiser.dtype) for name, x in state.items()}
-        options = {} if labels is None else {"labels": labels}
+        options = {"given": given} if labels is None else {"given": given, "labels": labels}
         output = denoised(self.denoiser, state, timesteps, generator=shifts, **options)
         return {name: x.float() for name, x in output.items()}
 
@@ -328,6 +372,12 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ValueError(f"{name}: no such folder here, and not to be had from the hub ({error})") from error
+
+
+def _marks(clean: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return which steps `s` of each modality are given, for a network that is told."""
+    whole = {name: torch.ones(x.shape[2], dtype=torch.bool, device=x.device) for name, x in clean.items()}
+    return {name: mask[name].flatten() if name in mask else each for name, each in whole.items()}
 
 
 def _one_for_each(generator: Generators, count: int) -> list[torch.Generator]:

@@ -30,6 +30,7 @@ from mmdiff.models import (
 from mmdiff.models.codec import Codec
 from mmdiff.models.time_grid import TimeGrid, denoised
 from mmdiff.train.optim import TrainConfig
+from mmdiff.train.parts import draw_parts
 
 NUM_QUARTILES = 4
 
@@ -77,8 +78,8 @@ class JointTask(nn.Module):
         codecs = load_codecs(recipe.codecs)
         check_rate(codecs["audio"], self.spec)
         self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
-        grid = TimeGrid.of(codecs["video"], codecs["audio"], self.spec.fps, self.spec.sample_rate)
-        settings = recipe.network.on_grid(grid, codecs["audio"].num_steps(self.spec.num_samples))
+        self.grid = TimeGrid.of(codecs["video"], codecs["audio"], self.spec.fps, self.spec.sample_rate)
+        settings = recipe.network.on_grid(self.grid, codecs["audio"].num_steps(self.spec.num_samples))
         network_class = CoupledUNet if recipe.transformer is None else JointTransformer
         self.network = network_class(**asdict(settings))
         self.scheduler = make_scheduler(recipe.diffusion)
@@ -142,8 +143,10 @@ class JointTask(nn.Module):
         }
         timesteps = {name: t.to(clean[name].device) for name, t in timesteps.items()}
         noisy = {name: objective.add_noise(clean[name], noise[name], timesteps[name]) for name in clean}
+        given = self._draw_given(clean, timesteps, generator)
+        noisy = {n: torch.where(_spread(given[n], x), clean[n], x) if n in given else x for n, x in noisy.items()}
         shifts = self.network.draw_shifts(clean["video"].shape[2], generator)
-        output = denoised(self.network, noisy, timesteps, shifts=shifts)
+        output = denoised(self.network, noisy, timesteps, shifts=shifts, given=given)
         losses, bounds = {}, {}
         for name in clean:
             prediction = output[name]
@@ -153,8 +156,17 @@ class JointTask(nn.Module):
                     prediction, interpolation, clean[name], noisy[name], timesteps[name], self.scheduler
                 )
             expected = objective.target(clean[name], noise[name], timesteps[name])
-            losses[name] = per_example_mse(prediction, expected)
+            made = _spread(~given[name], expected) if name in given else None
+            losses[name] = per_example_mse(prediction, expected, made)
         return self._summary(losses, bounds, timesteps)
+
+    def _draw_given(self, clean: dict, timesteps: dict, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return which steps (bool `b s`) the network is given clean, whole modalities included, where it is told."""
+        if not self.recipe.network.given_channel:
+            return {}
+        num_steps = {name: x.shape[2] for name, x in clean.items()}
+        parts = draw_parts(len(clean["video"]), self.grid, num_steps, generator)
+        return {name: part.to(clean[name].device) | (timesteps[name] == 0)[:, None] for name, part in parts.items()}
 
     def _summary(self, losses: dict, bounds: dict, timesteps: dict) -> dict[str, Tensor]:
         """`bounds` trains a learned variance: in bits, added as in the published code (Nichol & Dhariwal 2021)."""
@@ -188,6 +200,11 @@ class JointTask(nn.Module):
         """Write the folder that pipelines load, with the network given."""
         parts = JointComponents(network, self.codecs["video"], self.codecs["audio"], self.scheduler, self.spec)
         save_components(folder, parts)
+
+
+def _spread(steps: Tensor, like: Tensor) -> Tensor:
+    """Return what is said of the steps `b s` shaped to be combined with latents `b c s ...`."""
+    return steps[:, None, :, *[None] * (like.ndim - 3)]
 
 
 def load_codecs(config: CodecsConfig) -> dict[str, Codec]:

@@ -112,9 +112,9 @@ def test_noise_is_added_to_latents_and_the_loss_is_theirs(folder, tmp_path):
     def mix(clean, noise, *rest):
         return mixed.setdefault(clean.ndim, (clean, noise, add_noise(clean, noise, *rest)))[2]
 
-    def compare(prediction, expected):
+    def compare(prediction, expected, where):
         compared[prediction.ndim] = prediction.shape
-        return mse(prediction, expected)
+        return mse(prediction, expected, where)
 
     seen = []
     task.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
