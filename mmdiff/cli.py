@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RELEASED_MODEL = "checkpoints/impacts"
-EVALUATE_SYNC = "evaluate sync"  # one command of two words, as `evaluate REF GEN` takes folders where it has a word
+EVALUATIONS = ("sync", "drift")  # `evaluate sync` is one command of two words: `evaluate REF GEN` has a folder there
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +26,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line; recipe overrides may also follow a flag (`--dry-run key=value`)."""
     parser = build_parser()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:2] == EVALUATE_SYNC.split():
-        words[:2] = [EVALUATE_SYNC]
+    if words[:1] == ["evaluate"] and words[1:2] and words[1] in EVALUATIONS:
+        words[:2] = [" ".join(words[:2])]
     options, rest = parser.parse_known_args(words)
     if options.command == "train" and not any(word.startswith("-") for word in rest):
         options.overrides += rest
@@ -146,7 +146,8 @@ def _add_evaluate(commands) -> None:
         "how good are pictures, sounds and their agreement? with intervals, controls and a protocol",
         "mmdiff evaluate out/clips out/generations -o out/evaluation\n"
         "  mmdiff evaluate out/clips out/mine out/theirs --weights i3d=i3d_pretrained_400.pt\n\n"
-        "also: mmdiff evaluate sync REF GEN ... (offsets in ms and F1; see its --help)", _evaluate,
+        "also: mmdiff evaluate sync REF GEN ... (offsets in ms and F1; see its --help)\n"
+        "      mmdiff evaluate drift REF GEN ... (do long clips change from beginning to end?)", _evaluate,
     )  # fmt: skip
     parser.add_argument("reference", type=Path, help="real clips: a data set folder or a folder of MP4 files")
     parser.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files, one a system")
@@ -177,12 +178,13 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the protocol and what is missing, and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_evaluate_sync(commands)
+    _add_evaluate_drift(commands)
 
 
 def _add_evaluate_sync(commands) -> None:
     sync = _command(
         commands,
-        EVALUATE_SYNC,
+        "evaluate sync",
         "do sound and picture agree? offsets in ms and F1, with intervals",
         "mmdiff evaluate sync out/demo/clips out/generations -o out/sync",
         _evaluate_sync,
@@ -193,6 +195,20 @@ def _add_evaluate_sync(commands) -> None:
     sync.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
     sync.add_argument("--seed", type=int, default=0)
     sync.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_evaluate_drift(commands) -> None:
+    drift = _command(
+        commands, "evaluate drift", "do long clips change from their first seconds to their last? with intervals",
+        "mmdiff evaluate drift out/clips out/long -o out/drift", _evaluate_drift,
+    )  # fmt: skip
+    drift.add_argument("reference", type=Path, help="real clips as long: a data set folder or a folder of MP4 files")
+    drift.add_argument("generations", type=Path, nargs="+", help="folders of long generated MP4 files")
+    drift.add_argument("-o", "--output", type=Path, help="folder for drift.json")
+    drift.add_argument("--part", default="1.6", help="seconds that are measured at a time (default: %(default)s)")
+    drift.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
+    drift.add_argument("--seed", type=int, default=0)
+    drift.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_codec(commands) -> None:
@@ -264,6 +280,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from mmdiff.eval.quality.run import run_evaluation
 
     return run_evaluation(options)
+
+
+def _evaluate_drift(options: argparse.Namespace) -> int:
+    from mmdiff.eval.drift import run_drift
+
+    return run_drift(options)
 
 
 def _evaluate_sync(options: argparse.Namespace) -> int:
