@@ -129,7 +129,7 @@ class WindowDataset(WindowStream):
         self.reader = WindowReader(config.path, spec, entries, cache_bytes)
 
     def read(self, windows: list[Window]) -> dict[str, Any]:
-        """Return video `b c f h w` and audio `b c n` in [-1, 1], keys and starts."""
+        """Return video `b c f h w` and audio `b c n` in [-1, 1], keys, starts and captions ("" for none)."""
         clips = [self.reader.read(window) for window in windows]
         video = torch.from_numpy(np.stack([clip.frames for clip in clips]))
         return {
@@ -137,6 +137,7 @@ class WindowDataset(WindowStream):
             "audio": torch.from_numpy(np.stack([clip.waveform for clip in clips])),
             "key": [window.entry.key for window in windows],
             "start": [float(window.start) for window in windows],
+            "caption": [str(window.entry.caption or "") for window in windows],
         }
 
     def varied(self, window: Window, chances: tuple[float, float]) -> Window:

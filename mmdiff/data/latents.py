@@ -33,6 +33,7 @@ class LatentEntry:
     latents: str
     shapes: Mapping[str, tuple[int, ...]]
     codecs_sha256: str
+    caption: str = ""
 
     def __post_init__(self) -> None:
         if Path(self.latents).is_absolute() or ".." in Path(self.latents).parts:
@@ -111,12 +112,13 @@ class LatentDataset(WindowStream):
         return LatentWindow(window.entry, window.starts[int(chances[0] * len(window.starts))])
 
     def read(self, windows: list[LatentWindow]) -> dict[str, Any]:
-        """Return latents video `b c f h w` and audio `b c l` in float32, keys, and starts in seconds."""
+        """Return latents video `b c f h w` and audio `b c l` in float32, keys, starts in seconds, and captions."""
         latents = [self._read(window) for window in windows]
         return {
             **{name: torch.stack([each[name] for each in latents]) for name in MODALITIES},
             "key": [window.entry.key for window in windows],
             "start": [float(window.start / self.spec.fps) for window in windows],
+            "caption": [str(window.entry.caption or "") for window in windows],
         }
 
     def _read(self, window: LatentWindow) -> dict[str, Tensor]:
@@ -146,7 +148,8 @@ def read_latent_index(folder: Path) -> list[LatentEntry]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             values = json.loads(line)
-            entries.append(LatentEntry(**{name: values[name] for name in LatentEntry.__dataclass_fields__}))
+            known = LatentEntry.__dataclass_fields__
+            entries.append(LatentEntry(**{name: value for name, value in values.items() if name in known}))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}:{number}: not a line of an index of latents ({error}); run `mmdiff-data encode` "
                              "again") from error  # fmt: skip

@@ -28,6 +28,7 @@ def add_file(folder, key: str, clip: Clip, split: str) -> Entry:
     return Entry(
         path=f"files/{key}.mp4", key=key, source=key, split=split, fps=clip.fps, num_frames=clip.num_frames,
         height=32, width=32, sample_rate=16_000, channels=1, num_samples=clip.num_samples,
+        caption="" if key == "clip-2" else f"caption of {key}",
     )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def test_a_window_holds_what_its_own_picture_and_sound_are_encoded_to(clips, enc
         error = (batch["audio"][:1] - sound)[..., 3:-3].abs().mean()  # at its edges a window alone hears silence
         assert error < 0.2 * (batch["audio"][:1] - sound.roll(1, -1))[..., 3:-3].abs().mean()
         starts |= set(batch["start"])
+        assert batch["caption"] == ["" if key == "clip-2" else f"caption of {key}" for key in batch["key"]]
     assert len(starts) > 10, "windows start anywhere"
 
 

@@ -59,6 +59,9 @@ def test_a_batch_has_the_shapes_and_ranges_of_the_contract(clips):
     assert batch["audio"].shape == (2, 1, SPEC.num_samples) and batch["audio"].dtype == torch.float32
     assert batch["video"].min() >= -1 and batch["video"].max() <= 1
     assert isinstance(batch["key"], list) and isinstance(batch["start"], list)
+    captions = {entry.key: entry.caption for entry in read_manifest(clips)}
+    assert batch["caption"] == [captions[key] for key in batch["key"]]
+    assert sorted(set(captions.values()))[:2] == ["", "caption of clip-0"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
