@@ -5,7 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_tools.impacts import _approach, _compose, render_impacts, synthesize_impacts
+from data_tools.blows import approach
+from data_tools.impacts import _compose, render_impacts, synthesize_impacts
 from mmdiff.data.manifest import MANIFEST_NAME, read_manifest
 from mmdiff.eval.sync import audio_onsets, match_events, video_rise
 
@@ -73,7 +74,7 @@ def test_nothing_strikes_without_a_sound():
         targets, _ = _compose(np.random.default_rng((0, index)), 34, 16_000)
         for target in targets:
             before = [int(np.searchsorted(target.times, time, side="right")) for time in np.arange(0.25, 34, 0.5)]
-            assert min(_approach(target, n, time) for n, time in zip(before, np.arange(0.25, 34, 0.5))) >= 0
+            assert min(approach(target, n, time) for n, time in zip(before, np.arange(0.25, 34, 0.5))) >= 0
 
 
 def test_an_event_and_its_light_share_one_time_exactly():
