@@ -21,7 +21,7 @@ def build_loader(
 ) -> StatefulDataLoader:
     """Return an endless loader of this rank's batches; `state_dict` and `load_state_dict` are exact.
 
-    A batch holds video `b c f h w` and audio `b c n`, float32 in [-1, 1], and lists of keys, start seconds and captions.
+    A batch holds video `b c f h w` and audio `b c n`, float32 in [-1, 1], and lists of keys, starts and captions.
     """
     dataset = WindowDataset(
         config, spec, split=split, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
