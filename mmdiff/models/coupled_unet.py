@@ -28,6 +28,8 @@ from mmdiff.models.layers import (
     zeroed,
 )
 from mmdiff.models.marks import marked
+from mmdiff.models.text import TextStates
+from mmdiff.models.text_input import text_input, tokens_of
 from mmdiff.models.time_grid import TimeGrid
 from mmdiff.models.time_grid import places as places_in_frames
 
@@ -67,6 +69,7 @@ class CoupledUNetConfig:
     num_classes: int | None = None
     timestep_per_modality: bool = False
     given_channel: bool = False  # tell both branches which of their steps are given clean
+    text_channels: int = 0  # of a text encoder's states, whose summary both branches are told; 0: no text
     frame_phase: bool = False  # tell the audio branch where in its frame every step lies
     time_grid: tuple[str, ...] = ()  # a TimeGrid's words, set by the task where sound is no whole multiple of picture
 
@@ -91,6 +94,11 @@ class CoupledUNetConfig:
                     f"model: width {width} is no multiple of norm_groups {self.norm_groups} and num_heads "
                     f"{self.num_heads}; change model_channels or channel_multipliers"
                 )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the network denoises: both, always."""
+        return MODALITIES
 
     @property
     def num_levels(self) -> int:
@@ -128,9 +136,7 @@ class TimestepEmbedding(nn.Module):
         self.other = nn.Linear(channels, channels) if per_modality else None
 
     def forward(self, timesteps: State, dtype: torch.dtype) -> State:
-        own = {
-            name: self.mlp(timestep_embedding(timesteps[name], self.channels).to(dtype)) for name in MODALITIES
-        }
+        own = {name: self.mlp(timestep_embedding(t, self.channels).to(dtype)) for name, t in timesteps.items()}
         if self.other is None:
             return own
         video, audio = own["video"], own["audio"]
@@ -233,6 +239,7 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         width = config.model_channels * config.channel_multipliers[0]
         self.time = TimestepEmbedding(config.model_channels, config.timestep_per_modality)
         self.label = nn.Embedding(config.num_classes, config.model_channels) if config.num_classes else None
+        self.text = text_input(config.text_channels, config.model_channels)
         self.stem = nn.ModuleDict(
             {
                 "video": VideoConv(config.video_channels + config.given_channel, width),
@@ -292,19 +299,21 @@ class CoupledUNet(ModelMixin, ConfigMixin):
         shifts: Tensor | list[int] | None = None,
         labels: Tensor | None = None,
         given: State | None = None,
+        text: TextStates | None = None,
     ) -> State:
         """Return what the network predicts, in the shapes of `noisy` (with `learn_sigma`, twice the channels).
 
         `timesteps` holds `b` for each modality, `labels` the classes `b` of a network with `num_classes`, `given` the
-        steps (bool `b s` or `s`) that `noisy` holds clean, for a network with `given_channel`. The shifts of the
+        steps (bool `b s` or `s`) that `noisy` holds clean, for a network with `given_channel`, `text` the states of
+        each clip's text, for one with `text_channels` (None, or a mask that leaves nothing: no text). The shifts of the
         cross-modal attention are drawn from `generator`, or given in the order of the calls, one for each block
         that has a window; recomputation under gradient checkpointing uses the same ones.
 
-        Errors: `ValueError` where sizes do not divide, or labels are missing or superfluous.
+        Errors: `ValueError` where sizes do not divide, labels are missing or superfluous, or text is superfluous.
         """
         self._check_shapes(noisy)
         remaining = self._shifts(noisy["video"], generator, shifts)
-        time = self._embed(timesteps, labels, noisy["video"].dtype)
+        time = self._embed(timesteps, labels, text, noisy["video"].dtype)
         inputs = self._with_phase(marked(noisy, given, self.settings.given_channel))
         x = {name: self.stem[name](value) for name, value in inputs.items()}
         skips = [x]
@@ -339,8 +348,12 @@ class CoupledUNet(ModelMixin, ConfigMixin):
             video, audio = stage(*inputs)
         return {"video": video, "audio": audio}
 
-    def _embed(self, timesteps: State, labels: Tensor | None, dtype: torch.dtype) -> State:
+    def _embed(self, timesteps: State, labels: Tensor | None, text: TextStates | None, dtype: torch.dtype) -> State:
         time = self.time(timesteps, dtype)
+        tokens = tokens_of(self.text, text, len(timesteps["video"]))
+        if tokens is not None:
+            summary = self.text.summary(tokens).to(dtype)
+            time = {name: each + summary for name, each in time.items()}
         if self.label is None and labels is None:
             return time
         count = self.settings.num_classes or 0

@@ -31,11 +31,11 @@ class TimeGrid:
 
     @classmethod
     def of(cls, video_codec, audio_codec, fps: Fraction, sample_rate: int) -> "TimeGrid":
-        """Return the grid of two codecs, from the rates that they state."""
+        """Return the grid of two codecs, from the rates that they state; where sound has none (None), its steps are 1 s."""
         steps = []
         for codec, rate in ((video_codec, fps), (audio_codec, sample_rate)):
-            step = 1 / codec.latent_rate(rate)
-            steps += [step, 1 / Fraction(rate) if codec.starts_with_one else step]
+            step = Fraction(1) if codec is None else 1 / codec.latent_rate(rate)
+            steps += [step, 1 / Fraction(rate) if codec is not None and codec.starts_with_one else step]
         return cls(*steps)
 
     def words(self) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def denoised(
     The sound is filled up with zeros, the mean of latents, to what the levels divide, and what is predicted there is
     cut off: noise and loss know nothing of it.
     """
-    length = noisy["audio"].shape[-1]
+    length = noisy["audio"].shape[-1] if "audio" in noisy else 0
     missing = -length % network.settings.audio_divisor if network.config.get("time_grid") else 0
     if not missing:
         return network(noisy, timesteps, **options)

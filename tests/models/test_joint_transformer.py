@@ -84,10 +84,10 @@ def test_each_stream_hears_of_both_times_where_it_is_told():
     _, timesteps = tiny_inputs()
     given = {**timesteps, "audio": torch.zeros(2)}
     told = randomised()
-    embedded = [told._embed(times, None, torch.float32)["video"] for times in (timesteps, given)]
+    embedded = [told._embed(times, None, torch.float32, None)["video"] for times in (timesteps, given)]
     assert (embedded[0] - embedded[1]).abs().max() > 1e-3
     untold = randomised(timestep_per_modality=False)
-    embedded = [untold._embed(times, None, torch.float32)["video"] for times in (timesteps, given)]
+    embedded = [untold._embed(times, None, torch.float32, None)["video"] for times in (timesteps, given)]
     assert torch.equal(*embedded)
 
 
@@ -95,14 +95,15 @@ def test_equal_time_in_seconds_is_equal_phase_at_any_rate():
     """What is heard in the middle of a frame has the frame's angles, though there are five steps to a frame."""
     grid = {"time_grid": ("1/10", "1/10", "1/50", "1/50")}
     network = JointTransformer(**{**TINY, **grid})
-    angles = network.angles((1, 3, 6, 4, 8), 30)
+    state = {"video": torch.zeros(1, 3, 6, 4, 8), "audio": torch.zeros(1, 2, 30)}
+    angles = {name: network.angles(name, x) for name, x in state.items()}
     in_time = network.settings.head_channels // 2 - 2 * (network.settings.head_channels // 8)
     per_frame = angles["video"].reshape(6, 2 * 4, -1)
     assert torch.allclose(per_frame[:, 0, :in_time], angles["audio"][2::5, :in_time], atol=1e-4)
     assert torch.equal(per_frame[:, 0, :in_time], per_frame[:, -1, :in_time])
     assert not angles["audio"][:, in_time:].any() and per_frame[:, -1, in_time:].all()
-    patched = JointTransformer(**{**TINY, **grid, "audio_patch": 5}).angles((1, 3, 6, 4, 8), 30)
-    assert torch.allclose(patched["audio"][:, :in_time], per_frame[:, 0, :in_time], atol=1e-4)
+    patched = JointTransformer(**{**TINY, **grid, "audio_patch": 5}).angles("audio", state["audio"])
+    assert torch.allclose(patched[:, :in_time], per_frame[:, 0, :in_time], atol=1e-4)
 
 
 def test_a_token_s_time_is_the_middle_of_its_step_on_the_grid():
@@ -118,8 +119,8 @@ def test_a_token_s_time_is_the_middle_of_its_step_on_the_grid():
     ):
         expected = [float(sum(pair)) / 2 for pair in pairwise(bounds)]
         assert middles(9, float(step), float(first)).tolist() == pytest.approx(expected, abs=1e-6)
-    angles = JointTransformer(**asdict(config)).angles((1, 3, 2, 4, 8), 3)
-    assert torch.allclose(angles["audio"][:, 0], middles(3, 1 / 25, 1 / 100) * 2 * math.pi / 0.05, atol=1e-4)
+    angles = JointTransformer(**asdict(config)).angles("audio", torch.zeros(1, 2, 3))
+    assert torch.allclose(angles[:, 0], middles(3, 1 / 25, 1 / 100) * 2 * math.pi / 0.05, atol=1e-4)
 
 
 def test_attention_depends_on_distances_alone():
@@ -233,6 +234,8 @@ def test_impossible_settings_and_sizes_are_refused():
         ({"time_grid": ("1/10", "1/80")}, "time_grid"),
         ({"wavelengths": (1.0, 0.5)}, "shortest"),
         ({"depth": 0}, "depth"),
+        ({"modalities": ("audio", "video")}, "modalities"),
+        ({"modalities": ("video",)}, "of two modalities"),
     ):
         with pytest.raises(ValueError, match=words):
             JointTransformerConfig(**{**TINY, **settings})
