@@ -14,6 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mmdiff.models.codec import VideoCodec
     from mmdiff.models.codecs.audio_network import NetworkAudioCodec
+    from mmdiff.models.frame_features import FrozenFrames
     from mmdiff.models.text import TextEncoder
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -26,6 +27,10 @@ HARMLESS_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a model o
 # model_type in config.json -> the part of it that reads text
 TEXT_ENCODERS = {"bert": "BertModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel",
                  "t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}  # fmt: skip
+FRAME_ENCODERS = {"clip": "CLIPVisionModel", "clip_vision_model": "CLIPVisionModel", "dinov2": "Dinov2Model",
+                  "vit": "ViTModel"}  # fmt: skip
+CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std in [0, 1]
+IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 OF_TRANSFORMERS = {"EncodecModel": "encodec", "DacModel": "dac", "SpeechT5HifiGan": "speecht5_hifigan"}
 
@@ -235,6 +240,32 @@ def load_text_encoder(name: str = "minilm", device: torch.device | str = "cpu") 
         raise ValueError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}: {reason})") from error
     network = _load_of_transformers(class_name, folder, unread=("pooler.",))
     return TextEncoder(network, tokenizer, name, hash_weights(folder), device)
+
+
+def load_frame_encoder(name: str, device: torch.device | str = "cpu") -> "FrozenFrames":
+    """Load a frozen vision model by hub id or folder: a CLIP's picture tower, DINOv2 or DINO (ViT).
+
+    The square that it takes is that of its configuration, or of its preprocessing where its positions can be moved
+    (DINOv2); the colours are those of its preprocessor_config.json, or the customary ones of its kind.
+
+    Errors: `ValueError` where there is no such model, its class is none that we know, or its weights are not all there
+    in safetensors.
+    """
+    from mmdiff.models.frame_features import FrozenFrames
+
+    folder = _transformers_folder(name)
+    class_name = _class_by_type(folder, FRAME_ENCODERS)
+    network = _load_of_transformers(class_name, folder, unread=("pooler.",) if class_name == "ViTModel" else ())
+    if class_name == "ViTModel":
+        network.pooler = None  # not DINO's: its first token is the picture's
+    file = folder / "preprocessor_config.json"
+    told = _json(file) if file.is_file() else {}
+    size = int(network.config.image_size)
+    if class_name == "Dinov2Model" and isinstance(told.get("crop_size"), dict):
+        size = int(told["crop_size"].get("height", size))
+    mean, std = CLIP_COLOURS if class_name == "CLIPVisionModel" else IMAGENET_COLOURS
+    mean, std = (tuple(told.get(key) or usual) for key, usual in (("image_mean", mean), ("image_std", std)))
+    return FrozenFrames(network, size, mean, std, name=name, sha256=hash_weights(folder), device=device)
 
 
 def hash_weights(folder: Path) -> str:

@@ -47,6 +47,13 @@ class TextEncoder:
         self.max_tokens = min(int(longest), int(tokenizer.model_max_length), MAX_TOKENS)
         self.cache: dict[str, Tensor] = {}
 
+    def to(self, device: torch.device | str) -> "TextEncoder":
+        """Move the encoder to a device, and return it; what is kept is encoded there again."""
+        if torch.device(device) != self.device:
+            self.network.to(device)
+            self.device, self.cache = torch.device(device), {}
+        return self
+
     def encode(self, captions: Sequence[str]) -> TextStates:
         """Return the states of captions, on the encoder's device, filled up with zeros to the longest.
 
