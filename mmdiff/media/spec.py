@@ -1,6 +1,6 @@
 """ClipSpec: all frame and sample arithmetic of a fixed-size clip, in exact fractions."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 
@@ -57,6 +57,10 @@ class ClipSpec:
     def num_samples(self) -> int:
         """Audio samples that the clip's frames last."""
         return int(self.duration_seconds * self.sample_rate)
+
+    def as_json(self) -> dict[str, int | str]:
+        """Return the settings as JSON holds them: `ClipSpec(**spec.as_json())` is this spec again."""
+        return {**asdict(self), "fps": str(self.fps)}
 
     def frame_times(self) -> list[Fraction]:
         """Presentation time of every frame, in seconds from the clip's start."""

@@ -156,7 +156,8 @@ class AutoencoderTask(nn.Module, ABC):
     def export(self, folder: Path, network: nn.Module) -> None:
         """Write the network given as a codec, with the scale of its latents measured."""
         device = next(network.parameters()).device
-        save_parts(folder, {f"{self.modality}_codec": network.fit([x.to(device) for x in self.windows])})
+        parts = {f"{self.modality}_codec": network.fit([x.to(device) for x in self.windows])}
+        save_parts(folder, parts, {"clip": self.spec.as_json()})
 
 
 class VideoAutoencoderTask(AutoencoderTask):

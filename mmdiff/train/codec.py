@@ -28,7 +28,8 @@ def fit_codecs(
     seen = [next(batches) for _ in range(-(-num_windows // BATCH_SIZE))]
     videos = [batch["video"] for batch in seen]
     video.fit(videos)
-    save_parts(folder, {"video_codec": video, "audio_codec": audio.fit([batch["audio"] for batch in seen])})
+    parts = {"video_codec": video, "audio_codec": audio.fit([batch["audio"] for batch in seen])}
+    save_parts(folder, parts, {"clip": spec.as_json()})
     error = torch.stack([(video.reconstruct(x) - x).square().mean() for x in videos]).mean()
     kept = {"variance_kept": video.variance_kept(videos)} if isinstance(video, PatchCodec) else {}
     return kept | {"psnr_db": float(10 * torch.log10(4 / error))}

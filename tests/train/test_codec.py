@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from data_tools.encode import load_codecs
 from data_tools.impacts import synthesize_impacts
 from mmdiff.checkpoint import load_part
 from mmdiff.data.clips import ClipConfig, DataConfig
@@ -36,6 +37,7 @@ def test_a_folder_of_codecs_fitted_to_a_data_set(name, clips, tmp_path):
         assert latent.square().mean().sqrt() == pytest.approx(1, abs=0.01)
     error = (video.reconstruct(batch["video"]) - batch["video"]).square().mean()
     assert figures["psnr_db"] == pytest.approx(float(10 * torch.log10(4 / error)), abs=0.01)
+    assert load_codecs(tmp_path).clip == spec, "`mmdiff-data encode` takes the folder as it is"
 
 
 def test_a_codec_for_another_rate_is_refused_before_any_work(clips, tmp_path):
