@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RELEASED_MODEL = "checkpoints/impacts"
-EVALUATIONS = ("sync", "drift")  # `evaluate sync` is one command of two words: `evaluate REF GEN` has a folder there
+EVALUATIONS = ("sync", "drift", "prompts")  # each after `evaluate`, as one command of two words; else a folder is there
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,7 +147,8 @@ def _add_evaluate(commands) -> None:
         "mmdiff evaluate out/clips out/generations -o out/evaluation\n"
         "  mmdiff evaluate out/clips out/mine out/theirs --weights i3d=i3d_pretrained_400.pt\n\n"
         "also: mmdiff evaluate sync REF GEN ... (offsets in ms and F1; see its --help)\n"
-        "      mmdiff evaluate drift REF GEN ... (do long clips change from beginning to end?)", _evaluate,
+        "      mmdiff evaluate drift REF GEN ... (do long clips change from beginning to end?)\n"
+        "      mmdiff evaluate prompts REF GEN ... (colour, kind, material and count that prompts name)", _evaluate,
     )  # fmt: skip
     parser.add_argument("reference", type=Path, help="real clips: a data set folder or a folder of MP4 files")
     parser.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files, one a system")
@@ -179,6 +180,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_evaluate_sync(commands)
     _add_evaluate_drift(commands)
+    _add_evaluate_prompts(commands)
 
 
 def _add_evaluate_sync(commands) -> None:
@@ -209,6 +211,20 @@ def _add_evaluate_drift(commands) -> None:
     drift.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
     drift.add_argument("--seed", type=int, default=0)
     drift.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_evaluate_prompts(commands) -> None:
+    prompts = _command(
+        commands, "evaluate prompts", "do generations show and sound what their prompts say? shares beside chance",
+        "mmdiff evaluate prompts data/strikes out/generations -o out/prompts", _evaluate_prompts,
+    )  # fmt: skip
+    prompts.add_argument("reference", type=Path, help="a set of `mmdiff-data synthesize strikes`")
+    prompts.add_argument("generations", type=Path, nargs="+",
+                         help='folders of MP4 files, each with a JSON beside it that has "prompt"')  # fmt: skip
+    prompts.add_argument("-o", "--output", type=Path, help="folder for prompts.json")
+    prompts.add_argument("--split", default="test", help="split of the real clips measured (default: %(default)s)")
+    prompts.add_argument("--seed", type=int, default=0)
+    prompts.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_codec(commands) -> None:
@@ -292,6 +308,12 @@ def _evaluate_sync(options: argparse.Namespace) -> int:
     from mmdiff.eval.suite import run_sync
 
     return run_sync(options)
+
+
+def _evaluate_prompts(options: argparse.Namespace) -> int:
+    from mmdiff.eval.prompts import run_prompts
+
+    return run_prompts(options)
 
 
 def _codec_report(options: argparse.Namespace) -> int:

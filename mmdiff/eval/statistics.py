@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -93,6 +94,16 @@ def interval(values: np.ndarray) -> Interval:
         return Interval(float(values[0]), None, None)
     low, high = np.quantile(resamples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(values[0]), float(low), float(high))
+
+
+def share_interval(hits: int, total: int) -> Interval:
+    """Return a share and its Wilson interval, which is honest at 0 and 1 too; nothing where the total is 0."""
+    if not total:
+        return Interval(None, None, None)
+    share, z = hits / total, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
+    return Interval(share, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
