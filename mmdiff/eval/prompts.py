@@ -111,7 +111,7 @@ def find_prompts(folder: Path, rejected: list[dict[str, str]]) -> list[Asked]:
             rejected.append({"file": str(path), "reason": f"{path}: {reason}"})
     if not found:
         raise ValueError(
-            f"{folder}: no file has a prompt that can be checked; beside x.mp4 lay x.json with "
+            f"{folder}: no file has a prompt that can be checked; put x.json beside x.mp4, with "
             '{"prompt": "a red ball bounces twice on wood"}'
         )
     return found
