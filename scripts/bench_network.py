@@ -65,6 +65,7 @@ class Plan:
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
     reference: str | None = None
+    processor_time: bool = False
 
 
 def device() -> torch.device:
@@ -86,7 +87,9 @@ def measure(plan: Plan) -> dict:
         measured["seconds"] = statistics.median(total for total, _ in runs)
     else:
         act = train_step(network, inputs, plan) if plan.work == "train" else forward_pass(network, inputs, plan)
-        measured["seconds"] = statistics.median([elapsed(act) for _ in range(plan.repeats + 1)][1:])
+        measured["seconds"] = statistics.median(
+            [elapsed(act, plan.processor_time) for _ in range(plan.repeats + 1)][1:]
+        )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {**asdict(plan), **measured, "peak_bytes": peak_bytes(), "parameters": parameters}
 
@@ -164,28 +167,31 @@ def sample_once(network: nn.Module, inputs: State, plan: Plan) -> tuple[float, f
     spans: list[tuple[Mark, Mark]] = []
 
     def denoise(state: State, timesteps: State) -> State:
-        began = Mark()
+        began = Mark(plan.processor_time)
         with cast(plan.precision):
             output = network(state, timesteps, shifts=shifts_for(network, state))
-        spans.append((began, Mark()))
+        spans.append((began, Mark(plan.processor_time)))
         return output
 
     samplers = make_samplers("ddim", make_scheduler(DiffusionConfig()))
-    began = Mark()
+    began = Mark(plan.processor_time)
     sample(denoise, samplers, inputs, num_inference_steps=NUM_STEPS)
-    total = Mark().seconds_since(began)
+    total = Mark(plan.processor_time).seconds_since(began)
     return total, sum(after.seconds_since(before) for before, after in spans)
 
 
 class Mark:
-    """A moment of the device's own time: on a GPU an event in its stream, which does not hold the stream up."""
+    """A moment of the device's own time: on a GPU an event in its stream, which does not hold the stream up.
 
-    def __init__(self) -> None:
+    On a CPU it may be a moment of this process's own time, which other programs do not change.
+    """
+
+    def __init__(self, is_processor_time: bool = False) -> None:
         self.event = None
         if device().type == "cuda":
             self.event = torch.cuda.Event(enable_timing=True)
             self.event.record()
-        self.time = time.perf_counter()
+        self.time = time.process_time() if is_processor_time else time.perf_counter()
 
     def seconds_since(self, earlier: "Mark") -> float:
         """Return how long after another mark this one lies."""
@@ -195,11 +201,11 @@ class Mark:
         return earlier.event.elapsed_time(self.event) / 1000
 
 
-def elapsed(act: Callable[[], object]) -> float:
+def elapsed(act: Callable[[], object], is_processor_time: bool = False) -> float:
     """Return the seconds that something takes, to the end of what it started on a GPU."""
-    began = Mark()
+    began = Mark(is_processor_time)
     act()
-    return Mark().seconds_since(began)
+    return Mark(is_processor_time).seconds_since(began)
 
 
 def peak_bytes() -> int:
@@ -215,13 +221,19 @@ def peak_bytes() -> int:
 def gflop(name: str) -> float:
     """Count the operations of one clip's forward pass in GFLOP, two to a multiply-add; nothing is computed for it."""
     case = CASES[name]
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-        network, state = CoupledUNet(**case.settings), noise(case, 1, "cpu")
+    return count_gflop(lambda: CoupledUNet(**case.settings), {"video": case.video, "audio": case.audio})
+
+
+def count_gflop(build: Callable[[], nn.Module], shapes: dict[str, tuple[int, ...]]) -> float:
+    """Count a forward pass of the network that `build` returns, for one clip of these shapes."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # tables of indices that an earlier pass has kept are real
+    with fake, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        network, state = build(), {name: torch.randn(1, *shape) for name, shape in shapes.items()}
         network(state, timesteps_of(state))
     return counter.get_total_flops() / 1e9
 
 
-def matrix_rate(precision: str, threads: int) -> float:
+def matrix_rate(precision: str, threads: int, is_processor_time: bool = False) -> float:
     """Return the machine's rate at a large matrix product, in GFLOP a second: the best of several runs.
 
     On a CPU it is the better of PyTorch's product and its convolution of size one, which use different libraries.
@@ -234,7 +246,7 @@ def matrix_rate(precision: str, threads: int) -> float:
     acts = [lambda: left @ right]
     if device().type == "cpu":
         acts.append(lambda: torch.conv2d(picture, right[:, :, None, None]))
-    seconds = min(elapsed(act) for act in acts for _ in range(5))
+    seconds = min(elapsed(act, is_processor_time) for act in acts for _ in range(5))
     return 2 * size**3 / seconds / 1e9
 
 
@@ -244,7 +256,7 @@ def main() -> int:
     parser.add_argument("plan", help='JSON, as {"case": "small", "work": "forward"}, or {"matrix_rate": "bf16", ...}')
     plan = json.loads(parser.parse_args().plan)
     if "matrix_rate" in plan:
-        print(json.dumps(matrix_rate(plan["matrix_rate"], plan["threads"])))
+        print(json.dumps(matrix_rate(plan["matrix_rate"], plan["threads"], plan["processor_time"])))
     else:
         print(json.dumps(measure(Plan(**plan))))
     return 0

@@ -39,10 +39,24 @@ def test_a_choice_of_rows_is_taken_at_its_word(monkeypatch):
 
 def test_unasked_every_row_is_planned_but_for_a_quick_run(monkeypatch):
     every = bench.make_plans(parsed(monkeypatch, "--no-quick"))
-    assert len(every) == 3 * 3 * 2 * 2  # cases, kinds of work, precisions, batch sizes
+    networks, joint, codecs = 3 * 3 * 2 * 2, 4 * 2 * 2 * 2, 2 * 2  # cases, kinds of work, precisions, batch sizes
+    assert len(every) == networks + joint + codecs
     quick = bench.make_plans(parsed(monkeypatch, "--quick"))
-    assert len(quick) == 2 * sum(len(sizes) for sizes in bench.QUICK.values())
+    assert {(plan.case, plan.work) for plan in quick} == set(bench.QUICK)
     assert set(quick) <= set(every)
+
+
+def test_processor_time_is_that_of_one_thread(monkeypatch, capsys):
+    words = ("--processor-time", "--cases", "small", "--reference", "checkout", "--threads")
+    assert all(plan.processor_time for plan in bench.make_plans(parsed(monkeypatch, *words, "1")))
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, *words, "2")
+    assert "give --threads 1 too" in capsys.readouterr().err
+
+
+def test_work_that_no_case_does_is_refused(monkeypatch):
+    with pytest.raises(SystemExit, match="codecs encode and decode"):
+        bench.make_plans(parsed(monkeypatch, "--cases", "base", "--work", "decode"))
 
 
 def test_the_reference_follows_each_row_but_sampling(monkeypatch):
