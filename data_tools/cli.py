@@ -110,6 +110,10 @@ def _add_common(parser: argparse.ArgumentParser, count: int, size: str, seconds:
 def _synthesize(options: argparse.Namespace) -> int:
     options.seconds = SECONDS[options.name] if options.seconds is None else options.seconds
     settings = _settings(options, options.fps)
+    if options.name == "strikes":
+        from data_tools.strikes import check_seconds
+
+        check_seconds(options.seconds)
     if options.dry_run:
         return _announce(options, options.name, settings)
     if options.name == "impacts":

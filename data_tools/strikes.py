@@ -76,14 +76,19 @@ def synthesize_strikes(
 
     Errors: `ValueError` where a number is impossible.
     """
-    if seconds < LEAST_SECONDS:
-        raise ValueError(f"{NAME}: {seconds} seconds; give at least {LEAST_SECONDS:g}, for four blows")
+    check_seconds(seconds)
     size = {"seconds": seconds, "fps": as_fps(fps), "height": height, "width": width, "sample_rate": sample_rate}
 
     keys = [f"{NAME}-{seed}-{index:05d}" for index in range(count)]
     splits = assign_splits(keys, seed, fractions)
     renders = [(key, partial(render_strikes, seed, n, split=splits[key], **size)) for n, key in enumerate(keys)]
     return write_footage(out, renders, seed=seed, workers=workers, name=NAME, fractions=fractions)
+
+
+def check_seconds(seconds: float) -> None:
+    """Refuse clips in which four blows cannot keep apart."""
+    if seconds < LEAST_SECONDS:
+        raise ValueError(f"{NAME}: {seconds:g} seconds; give at least {LEAST_SECONDS:g}, for four blows")
 
 
 def _compose(rng: np.random.Generator, facts: Facts, seconds: float, sample_rate: int) -> Target:

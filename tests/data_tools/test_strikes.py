@@ -137,6 +137,14 @@ def test_the_tools_take_the_set(tmp_path, capsys):
     assert [facts_of(entry).is_held_out for entry in read_manifest(out)].count(True) == 1
 
 
+def test_a_dry_run_says_what_would_be_written(tmp_path, capsys):
+    assert main(["synthesize", "strikes", str(tmp_path / "out"), "-n", "40", "--dry-run"]) == 0
+    assert "would write 40 files of 1.6 s (36 train, 2 validation, 2 test)" in capsys.readouterr().out
+    assert main(["synthesize", "strikes", str(tmp_path / "out"), "--seconds", "1.2", "--dry-run"]) == 2
+    assert "four blows" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_clips_too_short_for_four_blows_and_other_footage_are_refused(tmp_path):
     with pytest.raises(ValueError, match="four blows"):
         synthesize_strikes(tmp_path, count=1, seconds=1.2)
