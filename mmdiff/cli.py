@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_sample(commands)
+    _add_generate(commands)
     _add_evaluate(commands)
     _add_codec(commands)
     _add_convert(commands)
@@ -120,6 +121,42 @@ def _add_sample(commands) -> None:
     parser.add_argument("--upsampler-steps", type=int, default=25, help="its steps (default: %(default)s)")
     _add_given(parser)
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_generate(commands) -> None:
+    parser = _command(
+        commands, "generate", "text -> video -> audio: an MP4 whose sound is made for its picture and the text",
+        'mmdiff generate "a red ball bounces twice on wood" -o out.mp4 --video-model Wan-AI/Wan2.1-T2V-1.3B-Diffusers '
+        "--audio-model command:configs/backends/mmaudio.yaml\n"
+        "  mmdiff generate --prompts prompts.txt -o out/clips --video-model Lightricks/LTX-2 --audio native",
+        _generate,
+    )  # fmt: skip
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what is to be seen and heard")
+    parser.add_argument("--prompts", type=Path, metavar="FILE",
+                        help="one prompt a line, or .jsonl; goes on where it stopped")  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, required=True, help="MP4 file, or folder; nothing is replaced")
+    parser.add_argument("--video-model", metavar="ID", help="hub id (owner/name@revision), folder, or NAME:ARGUMENT")
+    parser.add_argument("--audio-model", metavar="ID", help="the same, or command:FILE, or silence")
+    parser.add_argument("--audio", choices=("generated", "native", "mix"), default="generated",
+                        help="the audio model's sound, the video's own, or both (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seconds", help="duration (default: the video model's)")
+    parser.add_argument("--fps", help="frames a second, where the video model can be told (default: its own)")
+    parser.add_argument("--size", metavar="WxH", help="pixels (default: the video model's)")
+    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of the sound (default: the audio model's)")
+    parser.add_argument("--negative-prompt", metavar="TEXT", help="what is not to be seen and heard")
+    for stage, name in (("", "video"), ("audio-", "audio")):
+        parser.add_argument(f"--{stage}steps", type=int, help=f"of the {name} model (default: its own)")
+        parser.add_argument(f"--{stage}guidance-scale", type=float, metavar="W", help=f"of the {name} model")
+    parser.add_argument("--overlap", default="1", metavar="SECONDS",
+                        help="of the windows in which long sound is made (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the first prompt; prompt i has i more")
+    parser.add_argument("--lora", action="append", default=[], metavar="ID", help="of the video model; may be repeated")
+    parser.add_argument("--offload", choices=("none", "model", "sequential"), default="none",
+                        help="keep resting parts of large models off the GPU (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on a GPU")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -290,6 +327,12 @@ def _sample(options: argparse.Namespace) -> int:
     from mmdiff.pipelines.generate import run_sampling
 
     return run_sampling(options)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from mmdiff.pipelines.two_stage.run import run_generate
+
+    return run_generate(options)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
