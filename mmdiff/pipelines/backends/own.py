@@ -12,11 +12,13 @@ from mmdiff.log import get_logger
 from mmdiff.media import Sound
 from mmdiff.media.video import fit
 from mmdiff.pipelines.backends.diffusers_loading import DTYPES, as_device
-from mmdiff.pipelines.backends.hub import as_address
+from mmdiff.pipelines.backends.hub import as_address, pipeline_class_of
+from mmdiff.pipelines.backends.own_v2a import OwnVideoToAudioTransformer
 from mmdiff.pipelines.joint import JointPipeline, find_model
 from mmdiff.pipelines.two_stage.protocols import BackendInfo, LoadOptions, Progress, Video
 from mmdiff.pretrained import hash_path
 
+V2A_CLASS = "VideoToAudioPipeline"
 OVERLAP_SHARE = 4  # windows of a long clip go on from the last quarter of the one before
 
 
@@ -143,13 +145,13 @@ def hold(frames: np.ndarray, num_frames: int) -> np.ndarray:
     return np.concatenate([frames, np.repeat(frames[-1:], num_frames - len(frames), axis=0)])
 
 
-def _load(source: str, options: LoadOptions) -> tuple[JointPipeline, dict[str, Any]]:
+def _load(source: str, options: LoadOptions, cls: Any = JointPipeline) -> tuple[Any, dict[str, Any]]:
     if options.offload != "none" or options.loras:
         raise ValueError(f"{source}: models of our own take neither --offload nor --lora; leave them out")
     address = as_address(source)
     folder = find_model(address.folder or address.hub_id, address.revision)
-    pipe = JointPipeline.from_pretrained(folder, device=as_device(options.device),
-                                         torch_dtype=DTYPES[options.dtype] if options.dtype else None)  # fmt: skip
+    dtype = DTYPES[options.dtype] if options.dtype else None
+    pipe = cls.from_pretrained(folder, device=as_device(options.device), torch_dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     facts = {"source": source, "sample_rate": pipe.clip.sample_rate, "channels": pipe.clip.channels,
              "revision": None if address.folder else folder.name, "sha256": hash_path(folder)}  # fmt: skip
@@ -168,14 +170,25 @@ def load_video(source: str, options: LoadOptions) -> OwnTextToVideo:
     return OwnTextToVideo(pipe, BackendInfo("own text-to-video", **facts))
 
 
-def load_audio(source: str, options: LoadOptions) -> OwnVideoToAudio:
+def load_audio(source: str, options: LoadOptions) -> OwnVideoToAudio | OwnVideoToAudioTransformer:
     """Load a model of our own that makes the sound of a video; where it knows no text the prompt is not heard.
 
     Errors: `ValueError` where it is not to be had.
     """
+    if pipeline_class_of(source) == V2A_CLASS:
+        return _load_v2a(source, options)
     pipe, facts = _load(source, options)
     if "audio" not in pipe.modalities:
         raise ValueError(f"{source}: this model makes pictures alone; it is one for --video-model")
     limit = None if continues(pipe) else pipe.clip.duration_seconds
     info = BackendInfo("own video-to-audio", **facts, max_seconds=limit, needs_text=pipe.has_text)
     return OwnVideoToAudio(pipe, info)
+
+
+def _load_v2a(source: str, options: LoadOptions) -> OwnVideoToAudioTransformer:
+    from mmdiff.pipelines.v2a import VideoToAudioPipeline
+
+    pipe, facts = _load(source, options, VideoToAudioPipeline)
+    limit = pipe.clip.duration_seconds if pipe.audio_codec.starts_with_one else None
+    info = BackendInfo("own video-to-audio", **facts, max_seconds=limit, needs_text=pipe.takes_text)
+    return OwnVideoToAudioTransformer(pipe, info)

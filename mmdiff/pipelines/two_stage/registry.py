@@ -29,6 +29,7 @@ GIVE = {
     "audio": "a hub id (owner/name, or owner/name@revision) or folder of a model of our own or of LTX-2, command:FILE "
              "with a recipe such as configs/backends/mmaudio.yaml, silence, or NAME:ARGUMENT of an installed backend",
 }  # fmt: skip
+OWN = {"video": ("JointPipeline",), "audio": ("JointPipeline", "VideoToAudioPipeline")}  # classes of our own
 PROTOCOLS = {"video": TextToVideo, "audio": VideoToAudio}
 
 
@@ -73,8 +74,10 @@ def choose(kind: str, text: str) -> Choice:
     if not is_address(text):
         raise ValueError(f"--{kind}-model {text}: no such folder here, and not a hub id; give {GIVE[kind]}")
     class_name = pipeline_class_of(text)
-    if class_name == "JointPipeline":
+    if class_name in OWN[kind]:
         return Choice(kind, "own", text)
+    if class_name in OWN["audio"]:
+        raise ValueError(f"--video-model {text}: this model makes sound for videos; it is one for --audio-model")
     if kind == "video":
         return Choice(kind, "diffusers", text)
     if class_name.startswith("LTX2"):
