@@ -141,6 +141,9 @@ class DiffusersTextToVideo:
             arguments |= self._callbacks(callback, arguments.get("num_inference_steps"))
         try:
             return self.pipe(**arguments)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"{self.info.name}: the GPU's memory is too small; use --offload model or sequential, a "
+                             "smaller --size, or fewer --seconds") from error  # fmt: skip
         except (ValueError, TypeError, RuntimeError, NameError, ImportError) as error:
             mend = pip_line(error)
             hint = f"; run `{mend}`" if mend else ""
