@@ -1,6 +1,6 @@
-"""What is given, and how a network is told: at timestep 0, in the place of noise, or with a gradient besides."""
+"""What is given and how a network is told it: at timestep 0, in the place of noise, with a gradient; and text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -106,6 +106,28 @@ class Conditioned:
             for name in state
         }
         return self.denoise(state, timesteps)
+
+
+def twice(state: State) -> State:
+    """Return the state of as many clips again, for a network that is told of a condition in the first half alone."""
+    return {name: torch.cat([x, x]) for name, x in state.items()}
+
+
+def classifier_free(output: State, scales: Mapping[str, float], like: State) -> State:
+    """Return what a network says with a condition, pushed away from what it says without (Ho & Salimans 2021, eq. 6).
+
+    The first half of the batch was run with it, the second without; 1 is no push: the former bit for bit. Every
+    modality has a scale of its own. A learned variance stays that of the first half.
+    """
+    guided = {}
+    for name, x in output.items():
+        conditional, unconditional = x.chunk(2)
+        guided[name] = conditional
+        if scales[name] != 1:
+            one, other = (predicted_part(part, like[name]) for part in (conditional, unconditional))
+            rest = conditional[:, like[name].shape[1] :]
+            guided[name] = torch.cat([other + scales[name] * (one - other), rest], dim=1)
+    return guided
 
 
 def published_step(step: Callable[[State], State], noisy: State, given: Given, levels: tuple[Level, Level | None],

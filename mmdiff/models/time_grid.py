@@ -31,7 +31,7 @@ class TimeGrid:
 
     @classmethod
     def of(cls, video_codec, audio_codec, fps: Fraction, sample_rate: int) -> "TimeGrid":
-        """Return the grid of two codecs, from the rates that they state; where sound has none (None), its steps are 1 s."""
+        """Return the grid of two codecs, from the rates that they state; sound without one (None) has steps of 1 s."""
         steps = []
         for codec, rate in ((video_codec, fps), (audio_codec, sample_rate)):
             step = Fraction(1) if codec is None else 1 / codec.latent_rate(rate)
