@@ -18,6 +18,7 @@ from mmdiff.models.codecs.audio import AUDIO_CODECS
 from mmdiff.models.codecs.frame_autoencoder import FrameAutoencoder
 from mmdiff.models.codecs.video import VIDEO_CODECS
 from mmdiff.models.codecs.wave_autoencoder import WaveAutoencoder
+from mmdiff.models.v2a import VideoToAudioTransformer
 
 INDEX_NAME = "model_index.json"
 CONFIG_NAME = "config.json"
@@ -29,10 +30,11 @@ DENOISER_CLASSES = (CoupledUNet, JointTransformer)
 SCHEDULER_CLASSES = (DDPMScheduler, FlowMatchEulerDiscreteScheduler)
 CLASSES = {
     cls.__name__: cls
-    for cls in (*DENOISER_CLASSES, SuperResUNet, *VIDEO_CODEC_CLASSES, *AUDIO_CODEC_CLASSES, *SCHEDULER_CLASSES)
-}
+    for cls in (*DENOISER_CLASSES, SuperResUNet, VideoToAudioTransformer, *VIDEO_CODEC_CLASSES, *AUDIO_CODEC_CLASSES,
+                *SCHEDULER_CLASSES)
+}  # fmt: skip
 Parts = dict[str, tuple[str, ...]]
-# What a joint model's folder consists of, and a super-resolution model's.
+# What a joint model's folder consists of, a super-resolution model's, and a video-to-audio model's.
 PARTS = {
     "denoiser": tuple(cls.__name__ for cls in DENOISER_CLASSES),
     "video_codec": tuple(cls.__name__ for cls in VIDEO_CODEC_CLASSES),
@@ -40,21 +42,53 @@ PARTS = {
     "scheduler": tuple(cls.__name__ for cls in SCHEDULER_CLASSES),
 }
 SUPER_RESOLUTION_PARTS = {"denoiser": ("SuperResUNet",), "scheduler": ("DDPMScheduler",)}
-KINDS = {"JointPipeline": "a joint model", "SuperResolutionPipeline": "a super-resolution model (--upsampler takes it)"}
+V2A_PARTS = {
+    "denoiser": ("VideoToAudioTransformer",),
+    "audio_codec": PARTS["audio_codec"],
+    "scheduler": PARTS["scheduler"],
+}
+KINDS = {
+    "JointPipeline": "a joint model",
+    "SuperResolutionPipeline": "a super-resolution model (--upsampler takes it)",
+    "VideoToAudioPipeline": "a video-to-audio model (`mmdiff generate --audio-model` takes it)",
+}
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """The frozen text encoder that a model was trained with: what it was asked for by, and its weights' SHA-256."""
+
+    encoder: str
+    sha256: str
 
 
 @dataclass(frozen=True)
 class JointComponents:
-    """Everything that sampling needs: network, codecs, noise schedule, and the clip it was trained on."""
+    """Everything that sampling needs: network, codecs, noise schedule, clip, and the text encoder it was trained with.
+
+    A modality that the network has not has no codec.
+
+    Errors: `ValueError` where they do not go together.
+    """
 
     denoiser: CoupledUNet | JointTransformer
-    video_codec: nn.Module
-    audio_codec: nn.Module
+    video_codec: nn.Module | None
+    audio_codec: nn.Module | None
     scheduler: DDPMScheduler | FlowMatchEulerDiscreteScheduler
     clip: ClipSpec
+    text: TextSource | None = None
 
     def __post_init__(self) -> None:
-        check_rate(self.audio_codec, self.clip)
+        settings = self.denoiser.settings
+        for name in ("video", "audio"):
+            if (getattr(self, f"{name}_codec") is not None) != (name in settings.modalities):
+                raise ValueError(f"{name}_codec: this is a network of {' and '.join(settings.modalities)}; give a "
+                                 "codec for each of them, and for nothing else")  # fmt: skip
+        if bool(settings.text_channels) != (self.text is not None):
+            raise ValueError(f"text: the network has {settings.text_channels} text_channels; say which text encoder "
+                             "one with text was trained with, and of no other")  # fmt: skip
+        if self.audio_codec is not None:
+            check_rate(self.audio_codec, self.clip)
 
 
 def check_rate(codec: AudioCodec, clip: ClipSpec) -> None:
@@ -101,6 +135,29 @@ class SuperResolutionComponents:
     sizes: PictureSizes
 
 
+@dataclass(frozen=True)
+class VideoToAudioComponents:
+    """Everything that video-to-audio sampling needs: network, codec, noise schedule, and the clip it was trained on.
+
+    `text` and `frames` are the frozen text encoder and vision model that it was trained with, if any.
+    """
+
+    denoiser: VideoToAudioTransformer
+    audio_codec: nn.Module
+    scheduler: DDPMScheduler | FlowMatchEulerDiscreteScheduler
+    clip: ClipSpec
+    text: TextSource | None = None
+    frames: TextSource | None = None
+
+    def __post_init__(self) -> None:
+        check_rate(self.audio_codec, self.clip)
+        for name in ("text", "frames"):
+            channels = getattr(self.denoiser.settings, {"text": "text_channels", "frames": "frame_channels"}[name])
+            if bool(channels) != (getattr(self, name) is not None):
+                raise ValueError(f"{name}: the network takes {channels} channels of a frozen encoder; name it where "
+                                 "there are some, and only there")  # fmt: skip
+
+
 def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] | None = None) -> Path:
     """Write parts as sub-folders, with an index of their classes; aside first, then renamed over an earlier model.
 
@@ -124,9 +181,11 @@ def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] 
 
 def save_components(folder: str | Path, components: JointComponents) -> Path:
     """Write the folder that `JointPipeline.from_pretrained` loads."""
-    clip = {**asdict(components.clip), "fps": str(components.clip.fps)}
+    index = {"_class_name": "JointPipeline", "clip": {**asdict(components.clip), "fps": str(components.clip.fps)}}
+    if components.text is not None:
+        index["text"] = asdict(components.text)
     parts = {name: getattr(components, name) for name in PARTS}
-    return save_parts(folder, parts, {"_class_name": "JointPipeline", "clip": clip})
+    return save_parts(folder, {name: part for name, part in parts.items() if part is not None}, index)
 
 
 def save_super_resolution(folder: str | Path, components: SuperResolutionComponents) -> Path:
@@ -163,11 +222,31 @@ def load_components(folder: str | Path) -> JointComponents:
     Errors: `ValueError` that names the folder and what is wrong with it.
     """
     index = _read_index(Path(folder), "JointPipeline")
-    try:
-        clip = ClipSpec(**index["clip"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
-    return JointComponents(**{name: load_part(folder, name) for name in PARTS}, clip=clip)
+    clip = _read_clip(index, folder)
+    parts = dict.fromkeys(PARTS) | {"denoiser": load_part(folder, "denoiser")}
+    names = (*(f"{name}_codec" for name in parts["denoiser"].settings.modalities), "scheduler")
+    return JointComponents(**parts | {name: load_part(folder, name) for name in names}, clip=clip,
+                           text=_read_text(index, folder))  # fmt: skip
+
+
+def save_video_to_audio(folder: str | Path, components: VideoToAudioComponents) -> Path:
+    """Write the folder that `VideoToAudioPipeline.from_pretrained` loads."""
+    clip = {**asdict(components.clip), "fps": str(components.clip.fps)}
+    sources = {name: getattr(components, name) for name in ("text", "frames")}
+    index = {name: asdict(source) for name, source in sources.items() if source is not None}
+    parts = {name: getattr(components, name) for name in V2A_PARTS}
+    return save_parts(folder, parts, {"_class_name": "VideoToAudioPipeline", "clip": clip, **index})
+
+
+def load_video_to_audio(folder: str | Path) -> VideoToAudioComponents:
+    """Load a video-to-audio model's folder.
+
+    Errors: `ValueError` that names the folder and what is wrong with it.
+    """
+    index = _read_index(Path(folder), "VideoToAudioPipeline")
+    sources = {name: _read_text(index, folder, name) for name in ("text", "frames")}
+    parts = {name: load_part(folder, name, V2A_PARTS) for name in V2A_PARTS}
+    return VideoToAudioComponents(**parts, clip=_read_clip(index, folder), **sources)
 
 
 def is_super_resolution(folder: str | Path) -> bool:
@@ -214,6 +293,23 @@ def _read_index(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if kind and named != kind and isinstance(named, str) and named in KINDS:
         raise ValueError(f"{folder}: this is {KINDS[named]}; give the folder of {KINDS[kind].partition(' (')[0]}")
     return index
+
+
+def _read_clip(index: dict[str, Any], folder: str | Path) -> ClipSpec:
+    try:
+        return ClipSpec(**index["clip"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'clip' entry ({error}); export the model again") from error
+
+
+def _read_text(index: dict[str, Any], folder: str | Path, name: str = "text") -> TextSource | None:
+    entry = index.get(name)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(fact), str) for fact in ("encoder", "sha256")):
+        raise ValueError(f"{folder}/{INDEX_NAME}: no usable '{name}' entry; it names a frozen encoder and the SHA-256 "
+                         "of its weights; export the model again")  # fmt: skip
+    return TextSource(entry["encoder"], entry["sha256"])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Joint audio-video diffusion: the recipe and the task."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from mmdiff.models import (
     WaveformCodec,
 )
 from mmdiff.models.codec import Codec
+from mmdiff.models.coupled_unet import MODALITIES
 from mmdiff.models.time_grid import TimeGrid, denoised
 from mmdiff.train.optim import TrainConfig
 from mmdiff.train.parts import draw_parts
+from mmdiff.train.text import Captions, TextConfig
 
 NUM_QUARTILES = 4
 
@@ -47,7 +49,13 @@ class CodecsConfig:
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """Everything that decides a joint training run; `transformer`, where it is given, takes the place of `model`."""
+    """Everything that decides a joint training run; `transformer`, where it is given, takes the place of `model`.
+
+    With `text` the network is told the clips' captions. A transformer whose `modalities` are [video] makes pictures
+    alone: with text, a text-to-video model.
+
+    Errors: `ValueError` where settings cannot go together.
+    """
 
     task: str = "joint"
     seed: int = 0
@@ -57,8 +65,19 @@ class JointRecipe:
     codecs: CodecsConfig = field(default_factory=CodecsConfig)
     model: CoupledUNetConfig = field(default_factory=CoupledUNetConfig)
     transformer: JointTransformerConfig | None = None
+    text: TextConfig | None = None
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.network.num_classes:
+            raise ValueError("num_classes: clips carry no classes to train on; leave the setting out")
+        if self.diffusion.prediction_type == "flow" and self.network.learn_sigma:
+            raise ValueError("learn_sigma: flow matching has no variance to learn; leave the setting out")
+        if self.diffusion.timestep_mode == "per_modality" and len(self.network.modalities) == 1:
+            raise ValueError("diffusion.timestep_mode: per_modality is for two modalities; use shared")
+        if self.network.text_channels and self.text is None:
+            raise ValueError("text_channels: the recipe has no section `text`, which sets it; leave the setting out")
 
     @property
     def network(self) -> CoupledUNetConfig | JointTransformerConfig:
@@ -67,25 +86,29 @@ class JointRecipe:
 
 
 class JointTask(nn.Module):
-    """Denoise both modalities of a clip together (MM-Diffusion, eq. 5), each as its codec represents it."""
+    """Denoise the network's modalities of a clip together (MM-Diffusion, eq. 5), each as its codec represents it."""
 
     def __init__(self, recipe: JointRecipe):
         super().__init__()
-        if recipe.network.num_classes:
-            raise ValueError("num_classes: clips carry no classes to train on; leave the setting out")
         self.recipe = recipe
         self.spec = recipe.clip.spec()
-        codecs = load_codecs(recipe.codecs)
-        check_rate(codecs["audio"], self.spec)
+        codecs = load_codecs(recipe.codecs, recipe.network.modalities)
+        if "audio" in codecs:
+            check_rate(codecs["audio"], self.spec)
         self.codecs = nn.ModuleDict(codecs).requires_grad_(False).eval()
-        self.grid = TimeGrid.of(codecs["video"], codecs["audio"], self.spec.fps, self.spec.sample_rate)
-        settings = recipe.network.on_grid(self.grid, codecs["audio"].num_steps(self.spec.num_samples))
+        self.grid = TimeGrid.of(codecs["video"], codecs.get("audio"), self.spec.fps, self.spec.sample_rate)
+        self.captions = None if recipe.text is None else Captions(recipe.text)
+        settings = recipe.network.on_grid(self.grid, self._sound_steps())
+        if self.captions is not None:
+            settings = replace(settings, text_channels=self.captions.encoder.channels)
         network_class = CoupledUNet if recipe.transformer is None else JointTransformer
         self.network = network_class(**asdict(settings))
         self.scheduler = make_scheduler(recipe.diffusion)
         self.objective = make_objective(recipe.diffusion, self.scheduler)
-        if self.objective.is_flow and settings.learn_sigma:
-            raise ValueError("learn_sigma: flow matching has no variance to learn; leave the setting out")
+
+    def _sound_steps(self) -> int:
+        """Return how many latent steps a clip's sound has; none, where the network makes no sound."""
+        return self.codecs["audio"].num_steps(self.spec.num_samples) if "audio" in self.codecs else 0
 
     def loader(self, *, rank: int, world_size: int) -> Any:
         """Return the endless, resumable stream of training batches of this rank."""
@@ -99,7 +122,11 @@ class JointTask(nn.Module):
         """Check the data before step 1; return what was found as a table."""
         is_encoded = self.recipe.data.latents is not None
         table = latent_table(*self._latents()) if is_encoded else preflight(self.recipe.data, self.spec).table()
-        length = self.codecs["audio"].num_steps(self.spec.num_samples)
+        if self.captions is not None:
+            windows = self.loader(rank=0, world_size=1).dataset.windows
+            where = self.recipe.data.latents or self.recipe.data.path
+            table += "\n" + self.captions.table([window.entry.caption for window in windows], where)
+        length = self._sound_steps()
         missing = -length % self.recipe.network.audio_divisor
         return table + (f"\nthe network's levels need {missing} more steps of sound than {length}: zeros, in no loss"
                         if missing else "")  # fmt: skip
@@ -110,23 +137,26 @@ class JointTask(nn.Module):
         if folder is None:
             raise ValueError("data.latents: codecs.folder is not set; name the folder of the codecs that `mmdiff-data "
                              "encode --codecs` was given")  # fmt: skip
-        return self.recipe.data, self.spec, dict(self.codecs.items()), codecs_sha256(folder, self.spec)
+        return self.recipe.data, self.spec, load_codecs(self.recipe.codecs), codecs_sha256(folder, self.spec)
 
     def load_weights(self, folder: str) -> None:
         """Begin from the network of an exported model."""
         self.network.load_state_dict(load_part(folder, "denoiser").state_dict())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the network's parameters by the modality that they serve."""
-        groups: dict[str, list[nn.Parameter]] = {"video": [], "audio": [], "shared": []}
+        """Return the network's parameters by the modality that they serve, or the text."""
+        groups: dict[str, list[nn.Parameter]] = {"video": [], "audio": [], "text": [], "shared": []}
         for name, parameter in self.network.named_parameters():
             parts = {"video" if part in ("spatial", "temporal") else part for part in name.split(".")}
-            groups[next((group for group in ("video", "audio") if group in parts), "shared")].append(parameter)
+            groups[next((group for group in ("video", "audio", "text") if group in parts), "shared")].append(parameter)
         return groups
 
     @torch.no_grad()
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the latents of a batch's video `b c f h w` and audio `b c n`, in float32, or those that it holds."""
+        """Return the latents of a batch's video `b c f h w` and audio `b c n`, in float32, or those that it holds.
+
+        Of a modality that the network has not there are none.
+        """
         if self.recipe.data.latents is not None:
             return {name: batch[name].float() for name in self.codecs}
         with torch.autocast(batch["video"].device.type, enabled=False):
@@ -146,7 +176,10 @@ class JointTask(nn.Module):
         given = self._draw_given(clean, timesteps, generator)
         noisy = {n: torch.where(_spread(given[n], x), clean[n], x) if n in given else x for n, x in noisy.items()}
         shifts = self.network.draw_shifts(clean["video"].shape[2], generator)
-        output = denoised(self.network, noisy, timesteps, shifts=shifts, given=given)
+        text = {} if self.captions is None else {
+            "text": self.captions.drawn(batch["caption"], generator, clean["video"].device)
+        }  # fmt: skip
+        output = denoised(self.network, noisy, timesteps, shifts=shifts, given=given, **text)
         losses, bounds = {}, {}
         for name in clean:
             prediction = output[name]
@@ -181,24 +214,31 @@ class JointTask(nn.Module):
 
     @torch.no_grad()
     def preview(self, network: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> list[Clip]:
-        """Sample two clips with the network given, for people to look at."""
+        """Sample two clips with the network given, for people to look at: of a batch's captions, where it has text."""
         shapes = {name: x[:2].shape for name, x in self.encode(batch).items()}
         noisy = {
             name: torch.randn(shape, generator=generator, device=generator.device).to(batch["video"].device)
             for name, shape in shapes.items()
         }
+        text = {} if self.captions is None else {
+            "text": self.captions.states(batch["caption"][:2], batch["video"].device)
+        }  # fmt: skip
         latents = sample(
-            lambda state, timesteps: denoised(network, state, timesteps, generator=generator),
+            lambda state, timesteps: denoised(network, state, timesteps, generator=generator, **text),
             make_samplers(default_sampler(self.scheduler), self.scheduler, tuple(shapes)),
             noisy, num_inference_steps=20,
         )  # fmt: skip
         spec = self.spec
         video = self.codecs["video"].decode(latents["video"], spec.num_frames, (spec.height, spec.width))
-        return to_clips(video, self.codecs["audio"].decode(latents["audio"], spec.num_samples), spec)
+        silence = video.new_zeros(len(video), spec.channels, spec.num_samples)
+        sound = self.codecs["audio"].decode(latents["audio"], spec.num_samples) if "audio" in latents else silence
+        return to_clips(video, sound, spec)
 
     def export(self, folder: Path, network: nn.Module) -> None:
         """Write the folder that pipelines load, with the network given."""
-        parts = JointComponents(network, self.codecs["video"], self.codecs["audio"], self.scheduler, self.spec)
+        codecs = {f"{name}_codec": dict(self.codecs.items()).get(name) for name in MODALITIES}
+        source = None if self.captions is None else self.captions.source
+        parts = JointComponents(network, **codecs, scheduler=self.scheduler, clip=self.spec, text=source)
         save_components(folder, parts)
 
 
@@ -207,11 +247,11 @@ def _spread(steps: Tensor, like: Tensor) -> Tensor:
     return steps[:, None, :, *[None] * (like.ndim - 3)]
 
 
-def load_codecs(config: CodecsConfig) -> dict[str, Codec]:
-    """Return both modalities' codecs: those of a folder, else pixels and samples as they are."""
+def load_codecs(config: CodecsConfig, names: tuple[str, ...] = MODALITIES) -> dict[str, Codec]:
+    """Return the modalities' codecs: those of a folder, else pixels and samples as they are."""
     if config.folder is None:
-        return {"video": PixelCodec(), "audio": WaveformCodec()}
-    return {name: load_part(config.folder, f"{name}_codec") for name in ("video", "audio")}
+        return {name: {"video": PixelCodec, "audio": WaveformCodec}[name]() for name in names}
+    return {name: load_part(config.folder, f"{name}_codec") for name in names}
 
 
 def to_clips(video: Tensor, audio: Tensor, spec: Any) -> list[Clip]:
