@@ -100,7 +100,8 @@ def _add_sample(commands) -> None:
     )
     parser.add_argument("model", help="folder that training exported")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
-    parser.add_argument("-n", "--num-generations", type=int, default=8, help="MP4 files (default: %(default)s)")
+    parser.add_argument("-n", "--num-generations", type=int, help="MP4 files (default: 8, or one for each prompt)")
+    _add_prompt(parser)
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
     parser.add_argument(
         "--sampler", metavar="NAME",
@@ -158,6 +159,18 @@ def _add_generate(commands) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_prompt(parser) -> None:
+    words = parser.add_argument_group("words", "For a model that was trained with text.")
+    words.add_argument("--prompt", metavar="TEXT", help="what to make")
+    words.add_argument("--prompts", type=Path, metavar="FILE",
+                       help='one a line, or JSON lines {"prompt": ...}; generation i takes the i-th, then from the '
+                            "first again")  # fmt: skip
+    words.add_argument("--negative-prompt", metavar="TEXT", help="what to be pushed away from (default: no text)")
+    words.add_argument("--text-guidance", metavar="W",
+                       help="how far to push towards the prompt: a number, or video=3,audio=2; 1 is no push "
+                            "(default: 3)")  # fmt: skip
 
 
 def _add_given(parser) -> None:

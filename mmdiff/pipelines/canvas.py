@@ -17,7 +17,7 @@ Steps = dict[str, slice]
 
 @dataclass
 class Canvas:
-    """Both modalities' latents of a whole clip, `b c s ...`, and which of their steps `s` are known.
+    """The modalities' latents of a whole clip, `b c s ...`, and which of their steps `s` are known.
 
     Windows are filled in turn: what one has made is given to the next as it is, so nothing is encoded twice.
     """
@@ -80,10 +80,10 @@ def _steps_of(clip: ClipSpec, first: int, codecs: Mapping[str, Codec]) -> Steps:
     begins = {"video": Fraction(first), "audio": first / clip.fps * clip.sample_rate}
     lengths = {"video": clip.num_frames, "audio": clip.num_samples}
     steps = {}
-    for name, begin in begins.items():
-        start = begin / Fraction(codecs[name].temporal_factor)
+    for name, codec in codecs.items():
+        start = begins[name] / Fraction(codec.temporal_factor)
         if start.denominator != 1:
             raise ValueError(f"overlap: a window at frame {first} would begin between two latent steps of {name}; give "
                              "another overlap or num_frames")  # fmt: skip
-        steps[name] = slice(int(start), int(start) + codecs[name].num_steps(lengths[name]))
+        steps[name] = slice(int(start), int(start) + codec.num_steps(lengths[name]))
     return steps

@@ -1,73 +1,25 @@
 """`mmdiff sample`: MP4 files, and beside each a JSON with everything needed to make it again."""
 
 import argparse
-import hashlib
 import json
 import os
-import platform
-import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import diffusers
 import numpy as np
 import torch
 from tqdm import tqdm
 
-import mmdiff
-from mmdiff.checkpoint import INDEX_NAME, PARTS, SUPER_RESOLUTION_PARTS
 from mmdiff.data.manifest import entry_path, read_manifest
 from mmdiff.diffusion.schedule import default_sampler
 from mmdiff.media import Clip, ClipSpec, read_audio, read_video, write_mp4
-from mmdiff.pipelines.joint import GUIDED, JointOutput, JointPipeline, find_model
+from mmdiff.pipelines.joint import JointOutput, JointPipeline, find_model
+from mmdiff.pipelines.prompt import parse_guidance, read_prompts
+from mmdiff.pipelines.record import facts_of_run, facts_of_upsampler, sha256_of, told
+from mmdiff.pipelines.request import Condition, Place, Request
 from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
-
-
-@dataclass(frozen=True)
-class Place:
-    """This process among those that torchrun started: generation i is made by rank i % world_size.
-
-    Errors: `ValueError` where the numbers cannot be.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world_size or self.local_rank < 0:
-            raise ValueError(f"rank {self.rank} of {self.world_size} (local {self.local_rank}): no such place; "
-                             "RANK, WORLD_SIZE and LOCAL_RANK are torchrun's to set")  # fmt: skip
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Place":
-        """Read torchrun's RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process."""
-        rank = int(environment.get("RANK", 0))
-        return cls(rank, int(environment.get("WORLD_SIZE", 1)), int(environment.get("LOCAL_RANK", rank)))
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a generation is made for: a window of a file's picture or sound; `shown` is the path as it was typed."""
-
-    modality: str
-    path: Path
-    shown: str
-    start: Fraction
-
-
-@dataclass(frozen=True)
-class Request:
-    """The clip to make, that part of it which a file gives, and the spans of seconds to make again all the same."""
-
-    spec: ClipSpec
-    given: ClipSpec
-    regenerate: dict[str, tuple[Fraction, Fraction]]
-    overlap: int | None = None  # frames
 
 
 def run_sampling(options: argparse.Namespace) -> int:
@@ -80,6 +32,9 @@ def run_sampling(options: argparse.Namespace) -> int:
     an option or a condition cannot be used.
     """
     place = Place.from_environment(os.environ)
+    prompts = _plan_prompts(options)
+    if options.num_generations is None:
+        options = argparse.Namespace(**{**vars(options), "num_generations": len(prompts) if options.prompts else 8})
     _check_numbers(options)
     own = range(place.rank, options.num_generations, place.world_size)
     for index in own:
@@ -90,11 +45,11 @@ def run_sampling(options: argparse.Namespace) -> int:
     if options.sampler is None:
         options = argparse.Namespace(**{**vars(options), "sampler": default_sampler(pipe.trained_scheduler)})
     upsampler = load_upsampler(options, place)
-    request = plan_request(options, pipe)
+    request = replace(plan_request(options, pipe), prompts=prompts, guidance=parse_guidance(options.text_guidance))
     planned = plan_conditions(options, request.given)
     conditions = {index: planned[index] for index in own}
-    hashes = {path: _sha256(path) for path in {one.path for given in conditions.values() for one in given}}
-    facts = {**_facts_of_run(options, folder, pipe, request, place), **_facts_of_upsampler(options, upsampler, request)}
+    hashes = {path: sha256_of(path) for path in {one.path for given in conditions.values() for one in given}}
+    facts = {**facts_of_run(options, folder, pipe, request, place), **facts_of_upsampler(options, upsampler, request)}
     batches = [own[first : first + options.batch_size] for first in range(0, len(own), options.batch_size)]
     rows = []
     num_steps = len(batches) * options.steps * len(pipe.windows_of(request.spec, request.overlap))
@@ -102,9 +57,26 @@ def run_sampling(options: argparse.Namespace) -> int:
         for batch in batches:
             made = _generate(pipe, upsampler, options, request, [conditions[index] for index in batch], batch, bar)
             for index, clip in zip(batch, made.clips()):
-                rows.append(_write(options, index, clip, _told(conditions[index], hashes), facts))
+                own_facts = facts if not prompts else {"prompt": prompts[index % len(prompts)], **facts}
+                rows.append(_write(options, index, clip, told(conditions[index], hashes), own_facts))
     _print(rows, is_json=options.json)
     return 0
+
+
+def _plan_prompts(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the prompts that the options give, of which every generation takes the next, around the circle.
+
+    Errors: `ValueError` where there are none but should be.
+    """
+    if options.prompt is not None and options.prompts is not None:
+        raise ValueError("--prompt and --prompts are both given; give one of them")
+    if options.prompts is not None:
+        return tuple(read_prompts(options.prompts))
+    if options.prompt is None and (options.negative_prompt is not None or options.text_guidance is not None):
+        raise ValueError("--negative-prompt and --text-guidance are for a --prompt; give one")
+    if options.prompt is not None and not options.prompt.strip():
+        raise ValueError("--prompt is empty; say what to make, or leave it out")
+    return () if options.prompt is None else (options.prompt,)
 
 
 def load_upsampler(options: argparse.Namespace, place: Place) -> SuperResolutionPipeline | None:
@@ -213,6 +185,9 @@ def _generate(
         conditioning=options.conditioning,
         guidance_scale=options.guidance_scale,
         labels=options.label,
+        prompt=request.prompts_of(indices),
+        negative_prompt=options.negative_prompt,
+        guidance=request.guidance,
         output_type="np" if upsampler is None else "raw",
         **given,
     )
@@ -221,101 +196,16 @@ def _generate(
     return made
 
 
-def _told(conditions: tuple[Condition, ...], hashes: dict[Path, str]) -> list[dict[str, Any]]:
-    """Return what the record says of what was given."""
-    return [
-        {
-            "modality": condition.modality,
-            "file": condition.shown,
-            "sha256": hashes[condition.path],
-            "start": str(condition.start),
-            "start_seconds": float(condition.start),
-        }
-        for condition in conditions
-    ]
-
-
 def _write(options: argparse.Namespace, index: int, clip: Clip, given: list[dict], facts: dict) -> dict:
     """Write a generation and its record; return its row of the result."""
     _check_free(options.output, index)
     movie, record = _paths(options.output, index)
     write_mp4(movie, clip)
-    own = {"file": movie.name, "sha256": _sha256(movie), "index": index, "seed": options.seed + index}
+    own = {"file": movie.name, "sha256": sha256_of(movie), "index": index, "seed": options.seed + index}
     aside = record.with_name(f".{record.name}.partial")
     aside.write_text(json.dumps({**own, "conditions": given, **facts}, indent=2) + "\n", encoding="utf-8")
     aside.replace(record)
     return {"file": str(movie), "seed": own["seed"], "conditions": given}
-
-
-def _facts_of_run(
-    options: argparse.Namespace, folder: Path, pipe: JointPipeline, request: Request, place: Place
-) -> dict[str, Any]:
-    """Return what all generations of this run have in common; of paths, only those that the user typed."""
-    device, scale = pipe.device, options.guidance_scale
-    return {
-        "model": {"path": str(options.model), "sha256": _hashes(folder, PARTS)},
-        "sampler": options.sampler,
-        "num_inference_steps": options.steps,
-        "conditioning": options.conditioning,
-        "guidance_scale": GUIDED.get(options.conditioning) if scale is None else scale,
-        "keep": options.keep,
-        "overlap": options.overlap,
-        "regenerate": options.regenerate,
-        "label": options.label,
-        "batch_size": options.batch_size,
-        "world_size": place.world_size,
-        "clip": {**asdict(request.spec), "fps": str(request.spec.fps)},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "software": {
-            "python": platform.python_version(),
-            "mmdiff": mmdiff.__version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "numpy": np.__version__,
-            "av": av.__version__,
-        },
-        "command": _command(options),
-    }
-
-
-def _facts_of_upsampler(
-    options: argparse.Namespace, upsampler: SuperResolutionPipeline | None, request: Request
-) -> dict[str, Any]:
-    """Return what the enlarging adds to the record: the model, and the size of the picture after it."""
-    if upsampler is None:
-        return {}
-    spec, (higher, wider) = request.spec, upsampler.sizes.factors
-    folder = find_model(options.upsampler)
-    return {
-        "upsampler": {"path": str(options.upsampler), "sha256": _hashes(folder, SUPER_RESOLUTION_PARTS)},
-        "upsampler_steps": options.upsampler_steps,
-        "clip": {**asdict(spec), "fps": str(spec.fps), "height": spec.height * higher, "width": spec.width * wider},
-    }
-
-
-def _hashes(folder: Path, parts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of every file of a model, by its place in the folder."""
-    files = [folder / INDEX_NAME, *(file for part in parts for file in sorted((folder / part).iterdir()))]
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files if file.is_file()}
-
-
-def _command(options: argparse.Namespace) -> str:
-    words = ["mmdiff", "sample", options.model, "-o", options.output, "-n", options.num_generations]
-    words += ["--steps", options.steps, "--sampler", options.sampler, "--seed", options.seed]
-    words += ["--batch-size", options.batch_size]
-    for name in ("video", "audio"):
-        if getattr(options, name):
-            words += [f"--{name}", getattr(options, name)]
-    if options.video or options.audio:
-        words += ["--start", options.start, "--split", options.split]
-    for name in ("num_frames", "overlap", "keep", "conditioning", "guidance_scale", "label", "device"):
-        if getattr(options, name) is not None:
-            words += [f"--{name.replace('_', '-')}", getattr(options, name)]
-    for span in options.regenerate:
-        words += ["--regenerate", span]
-    if options.upsampler is not None:
-        words += ["--upsampler", options.upsampler, "--upsampler-steps", options.upsampler_steps]
-    return shlex.join(str(word) for word in words)
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -376,13 +266,6 @@ def _check_free(folder: Path, index: int) -> None:
         if path.exists() or path.is_symlink():
             raise FileExistsError(f"{path}: is there already, and nothing is ever replaced; "
                                   "give another folder with -o, or move it away")  # fmt: skip
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _print(rows: list[dict], *, is_json: bool) -> None:

@@ -36,7 +36,8 @@ def check_given(
 ) -> tuple[dict[str, Content], int]:
     """Return what is given, each with `count` clips, and that number: as many as are given, else 1.
 
-    What is shorter than the clip is its beginning. `regenerate` names a span of seconds in a modality that is given.
+    `values` names every modality that there is, None where nothing of it is given. What is shorter than the clip is its
+    beginning. `regenerate` names a span of seconds in a modality that is given.
 
     Errors: `ValueError` where the type, size or number is wrong, or nothing is left to generate.
     """
@@ -56,8 +57,8 @@ def check_given(
                       (regenerate or {}).get(name))
         for name, array in arrays.items()
     }  # fmt: skip
-    if len(contents) == 2 and all(content.is_whole for content in contents.values()):
-        raise ValueError("video and audio are both given: there is nothing to generate; give one of them, or say with "
+    if len(contents) == len(values) and all(content.is_whole for content in contents.values()):
+        raise ValueError(f"{' and '.join(values)} given whole: there is nothing to generate; give less, or say with "
                          "regenerate or num_frames what is missing")  # fmt: skip
     return contents, count
 

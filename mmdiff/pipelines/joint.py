@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,19 +18,21 @@ from diffusers.utils.torch_utils import randn_tensor
 from einops import rearrange
 from torch import Tensor, nn
 
-from mmdiff.checkpoint import INDEX_NAME, PARTS, JointComponents, load_components, save_components
+from mmdiff.checkpoint import INDEX_NAME, PARTS, JointComponents, TextSource, load_components, save_components
 from mmdiff.diffusion.dpm_solver import DPMSolver
 from mmdiff.diffusion.sampling import sample
 from mmdiff.diffusion.schedule import check_same_schedule, default_sampler, make_samplers
 from mmdiff.media import Clip, ClipSpec
 from mmdiff.models.layers import cast_but_norms
+from mmdiff.models.text import TextEncoder
 from mmdiff.models.time_grid import denoised
 from mmdiff.pipelines.canvas import Canvas, plan_windows
+from mmdiff.pipelines.conditioning import GUIDED, choose_conditioning
 from mmdiff.pipelines.given import Content, Span, check_given
+from mmdiff.pipelines.prompt import Guidance, Told, check_prompts, load_encoder, tell_prompts
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OUTPUT_TYPES = ("np", "pt", "raw")
-GUIDED = {"gradient": 4.0, "mm-diffusion": 3.0}  # conditionings with a guidance scale, and its default
 MAX_GAP = 1000  # how far from an impossible length to look for a possible one
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -41,26 +42,30 @@ class JointOutput(BaseOutput):
     """What a call generated, at `fps` and `sample_rate` Hz.
 
     `frames`: uint8 array `b f h w 3` ("np") or float tensor `b f 3 h w` in [0, 1], not rounded ("pt"), nor clamped
-    ("raw": what a super-resolution model is given); `audio`: float32 `b c n`.
+    ("raw": what a super-resolution model is given); `audio`: float32 `b c n`, None of a model that makes no sound.
     """
 
     frames: np.ndarray | Tensor
-    audio: np.ndarray | Tensor
+    audio: np.ndarray | Tensor | None
     fps: Fraction
     sample_rate: int
 
     def clips(self) -> list[Clip]:
-        """Return every generation as a `Clip`, which `write_mp4` takes."""
+        """Return every generation as a `Clip`, which `write_mp4` takes; silent where no sound is made."""
         frames, audio = self.frames, self.audio
+        if audio is None:
+            num_samples = round(self.frames.shape[1] / self.fps * self.sample_rate)
+            audio = np.zeros((len(frames), 1, num_samples), np.float32)
         if isinstance(frames, Tensor):
             frames = (frames.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
             frames = rearrange(frames, "b f c h w -> b f h w c")
+        if isinstance(audio, Tensor):
             audio = audio.cpu().numpy()
         return [Clip(picture, wave, self.fps, self.sample_rate) for picture, wave in zip(frames, audio)]
 
 
 class JointPipeline(DiffusionPipeline):
-    """Generate clips of `clip`'s size and rates with a coupled denoiser (Ruan et al. 2023).
+    """Generate clips of `clip`'s size and rates with a coupled denoiser (Ruan et al. 2023), or pictures alone.
 
     Sampling runs in float32 whatever the denoiser's type. The noise schedule belongs to the model: a scheduler assigned
     to `pipe.scheduler`, or given to a call, is used where its schedule is the trained one, and refused otherwise.
@@ -70,13 +75,25 @@ class JointPipeline(DiffusionPipeline):
     _exclude_from_cpu_offload = ("video_codec", "audio_codec")
 
     def __init__(
-        self, denoiser: nn.Module, video_codec: nn.Module, audio_codec: nn.Module, scheduler: Any,
-        clip: ClipSpec | None = None,
+        self, denoiser: nn.Module, video_codec: nn.Module, audio_codec: nn.Module | None, scheduler: Any,
+        clip: ClipSpec | None = None, text: TextSource | None = None,
     ):  # fmt: skip
         super().__init__()
         self.register_modules(denoiser=denoiser, video_codec=video_codec, audio_codec=audio_codec, scheduler=scheduler)
         self.clip = clip or ClipSpec()
         self.trained_scheduler = scheduler
+        self.text = text
+        self.encoder: TextEncoder | None = None  # loaded for the first prompt
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the model makes: ("video", "audio"), or ("video",)."""
+        return self.denoiser.settings.modalities
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the model was trained with text, and so takes a prompt."""
+        return self.text is not None
 
     @classmethod
     def from_pretrained(
@@ -90,7 +107,7 @@ class JointPipeline(DiffusionPipeline):
         Errors: `ValueError` that names the file and the fault.
         """
         parts = load_components(find_model(pretrained_model_name_or_path, revision))
-        pipe = cls(parts.denoiser, parts.video_codec, parts.audio_codec, parts.scheduler, parts.clip)
+        pipe = cls(parts.denoiser, parts.video_codec, parts.audio_codec, parts.scheduler, parts.clip, parts.text)
         if torch_dtype is not None:
             cast_but_norms(pipe.denoiser, torch_dtype)
         return pipe if device is None else pipe.to(device)
@@ -101,7 +118,7 @@ class JointPipeline(DiffusionPipeline):
         Errors: `ValueError` where the folder holds anything that is no part of a model.
         """
         parts = {name: getattr(self, name) for name in PARTS} | {"scheduler": self.trained_scheduler}
-        save_components(save_directory, JointComponents(**parts, clip=self.clip))
+        save_components(save_directory, JointComponents(**parts, clip=self.clip, text=self.text))
 
     @torch.no_grad()
     def __call__(
@@ -121,8 +138,16 @@ class JointPipeline(DiffusionPipeline):
         conditioning: str | None = None,
         guidance_scale: float | None = None,
         labels: int | Sequence[int] | Tensor | None = None,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        guidance: Guidance = None,
     ) -> JointOutput:
         """Generate clips; with `video` their sound, with `audio` their picture, with parts of them the rest.
+
+        `prompt`: what to make, in words, for a model that was trained with text: one, or one for each generation.
+        `guidance`: how far to push towards it and away from `negative_prompt` (None: from no text), one scale or one
+        for each modality, such as {"video": 3.0, "audio": 2.0}; 1 is no push, and costs half as much. It goes with all
+        that is given, and with every sampler.
 
         `video`: uint8 `f h w 3` or `b f h w 3`; `audio`: float `c n` or `b c n` in [-1, 1]; of the size of `pipe.clip`,
         but for `num_frames` where another length is wanted. What is shorter than the clip is its beginning, and is
@@ -135,12 +160,12 @@ class JointPipeline(DiffusionPipeline):
         length, batch size and precision) or "mm-diffusion" (the published code's gradient); docs/sampling.md compares
         them. `labels`: the class of each clip, or one for all.
 
-        `num_generations` is 1, or as many as are given. `generator`: one for each generation, whose result then does
-        not depend on how many are made at a time, but for rounding (latents within 1e-4, a waveform decoded from mel
-        within 2e-3) and for the sampler "mm-dpm++"; a single one seeds one for each where there are several.
-        `sampler`: a name of `mmdiff.diffusion.schedule.SAMPLERS` ("ddim" by default), or of its FLOW_SAMPLERS ("euler")
-        for a model that flow matching trained; or give as `scheduler` one of
-        diffusers', or a `DPMSolver`, built on this model's schedule. `on_step` hears every step's number.
+        `num_generations` is 1, or as many as are given, or as there are prompts. `generator`: one for each generation,
+        whose result then does not depend on how many are made at a time, but for rounding (latents within 1e-4, a
+        waveform decoded from mel within 2e-3) and for the sampler "mm-dpm++"; a single one seeds one for each where
+        there are several. `sampler`: a name of `mmdiff.diffusion.schedule.SAMPLERS` ("ddim" by default), or of its
+        FLOW_SAMPLERS ("euler") for a model that flow matching trained; or give as `scheduler` one of diffusers', or a
+        `DPMSolver`, built on this model's schedule. `on_step` hears every step's number.
 
         Errors: `ValueError` where an argument has the wrong type or size, or the schedule is not the trained one.
         """
@@ -149,11 +174,19 @@ class JointPipeline(DiffusionPipeline):
                              f"{num_inference_steps} (use at least 1)")  # fmt: skip
         spec = self.clip if num_frames is None else self.clip_of(num_frames, overlap)
         windows = self.windows_of(spec, overlap)
-        given, count = check_given({"video": video, "audio": audio}, num_generations, spec, regenerate)
-        conditioning, guidance_scale = self._choose_conditioning(
-            conditioning, guidance_scale, given, is_continued=len(windows) > 1
-        )
+        prompts, negatives, num_generations = check_prompts(prompt, negative_prompt, num_generations)
+        if audio is not None and "audio" not in self.modalities:
+            raise ValueError("audio: this model makes pictures alone, and hears nothing; leave it out")
+        values = {name: {"video": video, "audio": audio}[name] for name in self.modalities}
+        given, count = check_given(values, num_generations, spec, regenerate)
+        sees_parts = bool(self.denoiser.config.get("given_channel"))  # it was trained to be told what it is given
+        conditioning, guidance_scale = choose_conditioning(
+            conditioning, guidance_scale, given, self.modalities, is_continued=len(windows) > 1, sees_parts=sees_parts,
+            sees_whole=self.denoiser.config.timestep_per_modality,
+        )  # fmt: skip
         labels = self._check_labels(labels, count)
+        told = tell_prompts(self._encoder, prompts, negatives, guidance, self.modalities, count,
+                            self._execution_device)  # fmt: skip
         generators = _one_for_each(generator, count)
         samplers = self._make_samplers(sampler, scheduler)
         shapes = {name: (count, *shape) for name, shape in self._latent_shapes(spec).items()}
@@ -170,11 +203,11 @@ class JointPipeline(DiffusionPipeline):
                 clean, mask = canvas.given(steps)
                 if len(clean) == len(steps) and not mask:
                     continue  # all of it is given
-                marks = _marks(clean, mask) if conditioning == "native" and self._sees_parts else {}
+                marks = _marks(clean, mask) if conditioning == "native" and sees_parts else {}
                 calls = itertools.count()
                 canvas.put(steps, sample(
                     lambda state, timesteps, calls=calls, marks=marks: self._denoise(
-                        next(calls), state, timesteps, labels, marks
+                        next(calls), state, timesteps, labels, marks, told
                     ),
                     copy.deepcopy(samplers), self._draw_noise(generators, canvas, steps), clean=clean, mask=mask,
                     conditioning=conditioning, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
@@ -218,36 +251,8 @@ class JointPipeline(DiffusionPipeline):
         """
         if overlap is None:
             return [{name: slice(0, shape[1]) for name, shape in self._latent_shapes(spec).items()}]
-        codecs = {name: self._codec(name) for name in ("video", "audio")}
+        codecs = {name: self._codec(name) for name in self.modalities}
         return plan_windows(self.clip, spec.num_frames, overlap, codecs)
-
-    def _choose_conditioning(
-        self, conditioning: str | None, guidance_scale: float | None, given: dict[str, Content], is_continued: bool
-    ) -> tuple[str, float]:
-        is_trained = self.denoiser.config.timestep_per_modality
-        whole = [name for name, content in given.items() if content.is_whole]
-        parts = [name for name in ("video", "audio") if name not in whole and (is_continued or name in given)]
-        is_told = bool(whole or parts)
-        if conditioning is None:
-            conditioning = "native" if is_trained and (self._sees_parts or not parts) else "replacement"
-            conditioning = "gradient" if guidance_scale is not None else conditioning
-        if conditioning == "native" and is_told and not is_trained:
-            raise ValueError("conditioning: this model was not trained to see one modality clean "
-                             "(timestep_per_modality); use replacement or gradient")  # fmt: skip
-        if conditioning == "native" and parts and not self._sees_parts:
-            raise ValueError(f"conditioning: only a part of {' and '.join(parts)} is given, which this model was not "
-                             "trained to see (given_channel); use replacement or gradient")  # fmt: skip
-        if guidance_scale is not None and conditioning not in GUIDED:
-            raise ValueError(f"guidance_scale: {conditioning} conditioning has none; use gradient")
-        if guidance_scale is not None and (not is_told or not guidance_scale >= 0 or math.isinf(guidance_scale)):
-            raise ValueError(f"guidance_scale is {guidance_scale} with {', '.join(given) or 'nothing'} given; it must "
-                             "be at least 0, and guides towards video or audio that is given")  # fmt: skip
-        return conditioning, GUIDED.get(conditioning, 0.0) if guidance_scale is None else guidance_scale
-
-    @property
-    def _sees_parts(self) -> bool:
-        """Whether the network was trained to be told which steps it is given."""
-        return bool(self.denoiser.config.get("given_channel"))
 
     def _check_labels(self, labels: Any, count: int) -> Tensor | None:
         """Return the class of every generation, or None for a network without classes."""
@@ -288,7 +293,7 @@ class JointPipeline(DiffusionPipeline):
     def _draw_noise(
         self, generators: list[torch.Generator], canvas: Canvas, steps: dict[str, slice]
     ) -> dict[str, Tensor]:
-        """Draw both modalities' noise of a window: what is given is mixed with its own."""
+        """Draw every modality's noise of a window: what is given is mixed with its own."""
         shapes = {name: canvas.latents[name][:, :, part].shape for name, part in steps.items()}
         return {
             name: randn_tensor(shape, generator=generators, device=self._execution_device)
@@ -297,14 +302,22 @@ class JointPipeline(DiffusionPipeline):
 
     def _denoise(
         self, number: int, state: dict[str, Tensor], timesteps: dict[str, Tensor], labels: Tensor | None,
-        given: dict[str, Tensor],
+        given: dict[str, Tensor], told: Told,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Run the network in its own type; the attention's shifts depend on the number of the call alone."""
-        shifts = torch.Generator().manual_seed(number)
-        state = {name: x.to(self.denoiser.dtype) for name, x in state.items()}
-        options = {"given": given} if labels is None else {"given": given, "labels": labels}
-        output = denoised(self.denoiser, state, timesteps, generator=shifts, **options)
-        return {name: x.float() for name, x in output.items()}
+
+        def run(state: dict[str, Tensor], timesteps: dict[str, Tensor], **options) -> dict[str, Tensor]:
+            shifts = torch.Generator().manual_seed(number)
+            output = denoised(self.denoiser, state, timesteps, generator=shifts, given=given, **options)
+            return {name: x.float() for name, x in output.items()}
+
+        return told.run(run, {name: x.to(self.denoiser.dtype) for name, x in state.items()}, timesteps, labels)
+
+    def _encoder(self) -> TextEncoder:
+        """Return the text encoder, loaded when it is first asked for."""
+        if self.encoder is None:
+            self.encoder = load_encoder(self.text, self._execution_device)
+        return self.encoder
 
     def _make_samplers(self, sampler: str | None, scheduler: Any) -> dict[str, Any] | DPMSolver:
         if sampler is not None and scheduler is not None:
@@ -314,17 +327,16 @@ class JointPipeline(DiffusionPipeline):
         if scheduler is None:
             learn_sigma = bool(self.denoiser.config.get("learn_sigma"))
             name = sampler or default_sampler(self.trained_scheduler)
-            return make_samplers(name, self.trained_scheduler, learn_sigma=learn_sigma)
+            return make_samplers(name, self.trained_scheduler, self.modalities, learn_sigma)
         check_same_schedule(self.trained_scheduler, scheduler)
         if isinstance(scheduler, DPMSolver):
             return scheduler
-        return {name: copy.deepcopy(scheduler) for name in ("video", "audio")}
+        return {name: copy.deepcopy(scheduler) for name in self.modalities}
 
     def _latent_shapes(self, spec: ClipSpec) -> dict[str, tuple[int, ...]]:
-        return {
-            "video": self.video_codec.latent_shape(num_frames=spec.num_frames, height=spec.height, width=spec.width),
-            "audio": self.audio_codec.latent_shape(num_samples=spec.num_samples),
-        }
+        sizes = {"video": {"num_frames": spec.num_frames, "height": spec.height, "width": spec.width},
+                 "audio": {"num_samples": spec.num_samples}}  # fmt: skip
+        return {name: self._codec(name).latent_shape(**sizes[name]) for name in self.modalities}
 
     def _codec(self, name: str) -> nn.Module:
         return self.video_codec if name == "video" else self.audio_codec
@@ -345,13 +357,13 @@ class JointPipeline(DiffusionPipeline):
         return ((rearrange(x, "b c f h w -> b f h w c") + 1) / 2).numpy()
 
     def _output(self, decoded: dict[str, np.ndarray], output_type: str) -> JointOutput:
-        frames, audio = decoded["video"], decoded["audio"]
+        frames, audio = decoded["video"], decoded.get("audio")
         frames = frames if output_type == "raw" else frames.clip(0, 1)
         if output_type == "np":
             frames = (frames * 255).round().astype(np.uint8)
         else:
             frames = rearrange(torch.from_numpy(frames), "b f h w c -> b f c h w")
-            audio = torch.from_numpy(audio)
+            audio = None if audio is None else torch.from_numpy(audio)
         return JointOutput(frames=frames, audio=audio, fps=self.clip.fps, sample_rate=self.clip.sample_rate)
 
 
