@@ -13,10 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 import mmdiff
 from mmdiff.media import as_fps
+from mmdiff.pipelines.backends.diffusers_loading import as_device
 from mmdiff.pipelines.two_stage.prompts import MAX_SEED, Prompt, read_prompts
 from mmdiff.pipelines.two_stage.protocols import LoadOptions, Progress
 from mmdiff.pipelines.two_stage.record import Place, told_info
@@ -156,7 +158,7 @@ def _make(
     common = {
         "models": {kind: {"backend": choices[kind].name, **told_info(info)} for kind, info in
                    zip(choices, pipeline.infos)},
-        "device": options.device or "default",
+        "device": _device_name(options.device),
         "offload": options.offload,
         "software": _software(),
     }  # fmt: skip
@@ -171,6 +173,8 @@ def _make(
             )  # fmt: skip
         clip = generation.clip
         facts = {
+            "prompt": task.prompt.prompt,
+            "seed": task.seed,
             "request": task.request,
             "clip": {
                 "num_frames": clip.num_frames, "fps": str(clip.fps), "width": clip.frames.shape[2],
@@ -230,6 +234,11 @@ def _bars(label: str, *, has_audio: bool) -> Iterator[tuple[Progress, Progress]]
     finally:
         for bar in bars.values():
             bar.close()
+
+
+def _device_name(asked: str | None) -> str:
+    device = as_device(asked)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _software() -> dict[str, str]:

@@ -32,12 +32,12 @@ def test_one_prompt_becomes_a_clip_and_its_record(plugin, tmp_path, capsys):
     assert clip.sample_rate == 44_100 and clip.num_samples == round(39 * 1001 / 30000 * 44_100)
     told = json.loads(out.with_suffix(".json").read_text())
     assert told["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest() and told["file"] == "ball.mp4"
-    assert told["request"]["prompt"] == "a red ball" and told["request"]["seed"] == 5
+    assert told["prompt"] == told["request"]["prompt"] == "a red ball" and told["seed"] == told["request"]["seed"] == 5
     assert told["models"]["video"] == {"backend": "painter", "name": "painter", "source": "", "revision": "r1",
                                        "licence": "CC0-1.0", "needs_text": True}  # fmt: skip
     assert told["models"]["audio"]["sample_rate"] == 16_000 and set(told["software"]) >= {"torch", "diffusers", "av"}
     assert set(told["elapsed_seconds"]) == {"video", "audio", "load_video", "load_audio"}
-    assert told["clip"]["num_samples"] == row["clip"]["num_samples"] == clip.num_samples
+    assert told["device"] and told["clip"]["num_samples"] == row["clip"]["num_samples"] == clip.num_samples
     assert plugin.asked == [{"prompt": "a red ball", "seed": 5, "negative_prompt": "dark"}]
     assert names(out.parent) == ["ball.json", "ball.mp4"], "nothing half-written is left"
     assert generate(*words) == 2 and "nothing is ever replaced" in capsys.readouterr().err
