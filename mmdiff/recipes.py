@@ -10,6 +10,7 @@ from mmdiff.config import build_recipe, read_settings
 # task name -> (module, recipe class, task class)
 TASKS = {
     "joint": ("mmdiff.train.joint", "JointRecipe", "JointTask"),
+    "video_to_audio": ("mmdiff.train.v2a", "VideoToAudioRecipe", "VideoToAudioTask"),
     "super_resolution": ("mmdiff.train.sr", "SuperResolutionRecipe", "SuperResolutionTask"),
     "video_autoencoder": ("mmdiff.train.autoencoder", "VideoAutoencoderRecipe", "VideoAutoencoderTask"),
     "audio_autoencoder": ("mmdiff.train.autoencoder", "AudioAutoencoderRecipe", "AudioAutoencoderTask"),
