@@ -2,5 +2,6 @@
 
 from mmdiff.pipelines.joint import JointOutput, JointPipeline
 from mmdiff.pipelines.super_resolution import SuperResolutionPipeline
+from mmdiff.pipelines.v2a import VideoToAudioOutput, VideoToAudioPipeline
 
-__all__ = ["JointOutput", "JointPipeline", "SuperResolutionPipeline"]
+__all__ = ["JointOutput", "JointPipeline", "SuperResolutionPipeline", "VideoToAudioOutput", "VideoToAudioPipeline"]
