@@ -8,7 +8,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 
 from mmdiff.diffusion.dpm_solver import DPMSolver
-from mmdiff.diffusion.guidance import Conditioned, Given
+from mmdiff.diffusion.guidance import Conditioned, Given, classifier_free, twice
 from mmdiff.diffusion.objective import target
 from mmdiff.diffusion.prediction import Level, clean_from, move_clean, noise_from
 from mmdiff.diffusion.sampling import level_at, sample
@@ -232,3 +232,26 @@ def test_what_cannot_go_together_is_explained():
     with pytest.raises(ValueError, match="needs noise for audio"):
         run(conditioning="replacement", start={"video": noise()["video"]})
     assert isinstance(make_samplers("dpm", COSINE), DPMSolver)
+
+
+def test_a_scale_goes_from_without_the_condition_over_with_it_and_beyond():
+    like, without, with_it = noise(2), noise(2, seed=1), noise(2, seed=2)
+    both = {name: torch.cat([with_it[name], without[name]]) for name in like}
+    for scales, expected in (
+        ({"video": 1, "audio": 0}, {"video": with_it["video"], "audio": without["audio"]}),
+        ({"video": 3, "audio": 1}, {"video": 3 * with_it["video"] - 2 * without["video"], "audio": with_it["audio"]}),
+    ):
+        guided = classifier_free(both, scales, like)
+        torch.testing.assert_close(guided, expected, rtol=1e-5, atol=1e-5)
+        assert all(torch.equal(guided[name], with_it[name]) for name, scale in scales.items() if scale == 1)
+    assert all(torch.equal(part, like[name]) for name, x in twice(like).items() for part in x.chunk(2))
+
+
+def test_a_learned_variance_is_that_with_the_condition():
+    like = noise(1)
+    output = {name: torch.cat([noise(2, seed=1)[name], noise(2, seed=2)[name]], dim=1) for name in like}
+    guided = classifier_free(output, {"video": 2.0, "audio": 2.0}, like)
+    for name, x in output.items():
+        channels = like[name].shape[1]
+        assert guided[name].shape == x[:1].shape and torch.equal(guided[name][:, channels:], x[:1, channels:])
+        torch.testing.assert_close(guided[name][:, :channels], 2 * x[:1, :channels] - x[1:, :channels])
