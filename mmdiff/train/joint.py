@@ -149,7 +149,7 @@ class JointTask(nn.Module):
         for name, parameter in self.network.named_parameters():
             parts = {"video" if part in ("spatial", "temporal") else part for part in name.split(".")}
             groups[next((group for group in ("video", "audio", "text") if group in parts), "shared")].append(parameter)
-        return groups
+        return {name: group for name, group in groups.items() if group}
 
     @torch.no_grad()
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
