@@ -41,16 +41,18 @@ class JointCase:
         return load_recipe(ROOT / self.recipe, self.settings)
 
 
-OUR_CODECS = ("codecs.folder=checkpoints/codec-impacts", "model.video_channels=24", "model.audio_channels=64")
-NO_CODECS = ("codecs.folder=null", "model.video_channels=3", "model.audio_channels=1")
+PIXELS = ("data.latents=null", "codecs.folder=null", "model.video_channels=3", "model.audio_channels=1")
+LATENTS = ("data.latents=null",)  # a step encodes its clips
 # "pixels" is the published network at half its width, `small` of bench_network.py: the others are measured against it.
 JOINT_CASES = {
     "pixels": JointCase(
         "published U-Net, 64 channels, pixels", "configs/joint/landscape.yaml", ("model.model_channels=64",)
     ),
-    "pixels-unet": JointCase("latent U-Net's layers, pixels", "configs/joint/impacts.yaml", NO_CODECS),
-    "latent-unet": JointCase("coupled U-Net, latents", "configs/joint/impacts.yaml", OUR_CODECS),
-    "latent-transformer": JointCase("joint transformer, latents", "configs/joint/impacts_transformer.yaml"),
+    "pixels-unet": JointCase("latent U-Net's layers, pixels", "configs/joint_latent/impacts.yaml", PIXELS),
+    "latent-unet": JointCase("coupled U-Net, latents", "configs/joint_latent/impacts.yaml", LATENTS),
+    "latent-transformer": JointCase(
+        "joint transformer, latents", "configs/joint_latent/impacts_transformer.yaml", LATENTS
+    ),
 }  # fmt: skip
 CODEC_CASES = {"video-codec": "autoencoder of the picture", "audio-codec": "autoencoder of the sound"}  # latent-unet's
 JOINT_WORK = {"train": "training step", "sample": f"sampling, {NUM_STEPS} steps"}

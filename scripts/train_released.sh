@@ -1,25 +1,29 @@
 #!/usr/bin/env bash
-# Make the released model and measure it: its footage, codecs, training and sync (about 50 minutes on two CPU cores).
-# checkpoints/README.md says what came out. Usage: scripts/train_released.sh [OUT], default checkpoints/impacts.
+# Make a released model and measure it: footage, latents, training, sync and drift (about two hours on two CPU cores).
+# checkpoints/README.md says what came out. Usage: scripts/train_released.sh impacts|freedoom [OUT], default
+# checkpoints/NAME. The codecs are those of checkpoints/codec-NAME (scripts/train_codecs.sh makes them).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${1:-checkpoints/impacts}
+name=${1:?"usage: scripts/train_released.sh impacts|freedoom [OUT]"}
+out=${2:-checkpoints/$name}
 bin=.venv/bin
+real=runs/$name-held-out
+made=runs/generated/$name
 
-$bin/mmdiff-data synthesize impacts runs/impacts -n 120 --seed 0 --workers 2
-$bin/python scripts/fit_codecs.py runs/impacts runs/codec
-$bin/mmdiff train configs/joint/impacts.yaml
+scripts/make_footage.sh "$name"
+$bin/mmdiff-data encode "runs/$name" "runs/latents-$name" --codecs "checkpoints/codec-$name"
+$bin/mmdiff train "configs/joint_latent/$name.yaml"
 
-rm -rf "$out"
+rm -rf "$out" "$made"
 mkdir -p "$(dirname "$out")"
-cp -r runs/joint/export "$out"
-cp runs/joint/metrics.jsonl runs/joint/recipe.yaml "$out"
+cp -r "runs/joint-latent-$name/export" "$out"
+cp "runs/joint-latent-$name/metrics.jsonl" "runs/joint-latent-$name/recipe.yaml" "$out"
 
-# Seeds that training never saw: 6 test files of 34 seconds hold 126 windows.
-$bin/mmdiff-data synthesize impacts runs/held-out -n 8 --seed 777 --split-fractions 0.1,0.1,0.8 --workers 2
-rm -rf runs/generated
-$bin/mmdiff sample "$out" -n 126 -o runs/generated/joint
-$bin/mmdiff sample "$out" -n 126 -o runs/generated/video-to-audio --video runs/held-out
-$bin/mmdiff sample "$out" -n 126 -o runs/generated/audio-to-video --audio runs/held-out
-$bin/mmdiff evaluate sync runs/held-out runs/generated/* -o runs/sync | tee "$out/sync.txt"
-cp runs/sync/sync.json "$out"
+$bin/mmdiff sample "$out" -n 126 -o "$made/joint"
+$bin/mmdiff sample "$out" -n 126 -o "$made/video-to-audio" --video "$real"
+$bin/mmdiff sample "$out" -n 126 -o "$made/audio-to-video" --audio "$real"
+$bin/mmdiff evaluate sync "$real" "$made"/{joint,video-to-audio,audio-to-video} -o "runs/sync-$name" | tee "$out/sync.txt"
+cp "runs/sync-$name/sync.json" "$out"
+
+$bin/mmdiff sample "$out" -n 6 --num-frames 340 --overlap 0.8 -o "$made/long"
+$bin/mmdiff evaluate drift "$real" "$made/long" -o "runs/drift-$name" | tee "$out/drift.txt"

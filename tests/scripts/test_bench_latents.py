@@ -60,7 +60,7 @@ def test_both_latent_models_are_those_of_the_recipes_and_cost_alike():
 
 
 def test_the_transformer_is_trained_on_the_same_clips_as_the_released_model():
-    ours, released = (load_recipe(f"configs/joint/{name}.yaml") for name in ("impacts_transformer", "impacts"))
+    ours, released = (load_recipe(f"configs/joint_latent/{name}.yaml") for name in ("impacts_transformer", "impacts"))
     assert (ours.clip, ours.data, ours.seed) == (released.clip, released.data, released.seed)
     assert ours.train.batch_size == released.train.batch_size and ours.train.max_steps == released.train.max_steps
     assert ours.diffusion.prediction_type == "flow" and ours.train.mixed_precision == "bf16"
