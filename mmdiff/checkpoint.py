@@ -170,6 +170,7 @@ def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] 
     try:
         for name, part in parts.items():
             part.save_pretrained(aside / name)
+            _forget_origin(aside / name / CONFIG_NAME)
         classes = {name: ["mmdiff", type(part).__name__] for name, part in parts.items()}
         text = json.dumps({**(index or {}), **classes}, indent=2, sort_keys=True) + "\n"
         (aside / INDEX_NAME).write_text(text, encoding="utf-8")
@@ -181,7 +182,7 @@ def save_parts(folder: str | Path, parts: dict[str, Any], index: dict[str, Any] 
 
 def save_components(folder: str | Path, components: JointComponents) -> Path:
     """Write the folder that `JointPipeline.from_pretrained` loads."""
-    index = {"_class_name": "JointPipeline", "clip": {**asdict(components.clip), "fps": str(components.clip.fps)}}
+    index = {"_class_name": "JointPipeline", "clip": components.clip.as_json()}
     if components.text is not None:
         index["text"] = asdict(components.text)
     parts = {name: getattr(components, name) for name in PARTS}
@@ -231,7 +232,7 @@ def load_components(folder: str | Path) -> JointComponents:
 
 def save_video_to_audio(folder: str | Path, components: VideoToAudioComponents) -> Path:
     """Write the folder that `VideoToAudioPipeline.from_pretrained` loads."""
-    clip = {**asdict(components.clip), "fps": str(components.clip.fps)}
+    clip = components.clip.as_json()
     sources = {name: getattr(components, name) for name in ("text", "frames")}
     index = {name: asdict(source) for name, source in sources.items() if source is not None}
     parts = {name: getattr(components, name) for name in V2A_PARTS}
@@ -269,6 +270,14 @@ def load_super_resolution(folder: str | Path) -> SuperResolutionComponents:
         raise ValueError(f"{folder}/{INDEX_NAME}: no usable 'sizes' entry ({error}); export the model again") from error
     parts = {name: load_part(folder, name, SUPER_RESOLUTION_PARTS) for name in SUPER_RESOLUTION_PARTS}
     return SuperResolutionComponents(**parts, sizes=sizes)
+
+
+def _forget_origin(config: Path) -> None:
+    """Leave out of a part's settings from where it was loaded: a path that means nothing elsewhere."""
+    if config.is_file():
+        settings = _read_json(config)
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _load_network(network_class: type, folder: Path) -> nn.Module:

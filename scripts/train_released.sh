@@ -16,7 +16,7 @@ $bin/mmdiff train "configs/joint_latent/$name.yaml"
 
 rm -rf "$out" "$made"
 mkdir -p "$(dirname "$out")"
-cp -r "runs/joint-latent-$name/export" "$out"
+$bin/python scripts/release_model.py "runs/joint-latent-$name/export" "$out"
 cp "runs/joint-latent-$name/metrics.jsonl" "runs/joint-latent-$name/recipe.yaml" "$out"
 
 $bin/mmdiff sample "$out" -n 126 -o "$made/joint"

@@ -61,6 +61,12 @@ def test_a_transformer_and_its_straight_lines_are_given_back(components, tmp_pat
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
+def test_a_folder_does_not_tell_where_it_once_lay(folder, tmp_path):
+    copy = save_components(tmp_path / "copy", load_components(folder))
+    assert str(tmp_path) not in "".join(path.read_text() for path in copy.rglob("*.json"))
+    assert (copy / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+
 def test_only_safetensors_and_json_are_written(folder):
     kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert kinds == {".safetensors", ".json"}

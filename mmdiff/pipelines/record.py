@@ -42,7 +42,7 @@ def facts_of_run(
         **_facts_of_text(pipe, request, options),
         "batch_size": options.batch_size,
         "world_size": place.world_size,
-        "clip": {**asdict(request.spec), "fps": str(request.spec.fps)},
+        "clip": request.spec.as_json(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "software": {
             "python": platform.python_version(),
@@ -75,7 +75,7 @@ def facts_of_upsampler(
     return {
         "upsampler": {"path": str(options.upsampler), "sha256": _hashes(folder, SUPER_RESOLUTION_PARTS)},
         "upsampler_steps": options.upsampler_steps,
-        "clip": {**asdict(spec), "fps": str(spec.fps), "height": spec.height * higher, "width": spec.width * wider},
+        "clip": spec.as_json() | {"height": spec.height * higher, "width": spec.width * wider},
     }
 
 
