@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make a released model and measure it: footage, latents, training, sync and drift (about two hours on two CPU cores).
 # checkpoints/README.md says what came out. Usage: scripts/train_released.sh impacts|freedoom [OUT], default
-# checkpoints/NAME. The codecs are those of checkpoints/codec-NAME (scripts/train_codecs.sh makes them).
+# checkpoints/NAME. Codecs are those that lie there; docs/latent.md says how such a folder is made from nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=${1:?"usage: scripts/train_released.sh impacts|freedoom [OUT]"}
@@ -11,7 +11,7 @@ real=runs/$name-held-out
 made=runs/generated/$name
 
 scripts/make_footage.sh "$name"
-$bin/mmdiff-data encode "runs/$name" "runs/latents-$name" --codecs "checkpoints/codec-$name"
+$bin/mmdiff-data encode "runs/$name" "runs/latents-$name" --codecs "checkpoints/$name"
 $bin/mmdiff train "configs/joint_latent/$name.yaml"
 
 rm -rf "$out" "$made"
