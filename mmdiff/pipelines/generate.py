@@ -99,6 +99,8 @@ def plan_request(options: argparse.Namespace, pipe: JointPipeline) -> Request:
 
     Errors: `ValueError` where they cannot go together, or the model has no such clip.
     """
+    if options.overlap is not None and options.num_frames is None:
+        raise ValueError("--overlap is given without --num-frames: one window needs none; say how long the clip is")
     overlap = None if options.overlap is None else _frames("--overlap", options.overlap, pipe.clip)
     spec = pipe.clip if options.num_frames is None else pipe.clip_of(options.num_frames, overlap)
     given = spec

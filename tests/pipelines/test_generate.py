@@ -212,6 +212,7 @@ def test_more_generations_than_windows_is_an_error(data_set, tmp_path):
         (("--device", "abacus"), "--device is 'abacus'"),
         (("--video", "a.mp4", "--audio", "a.mp4"), "say what is to be made with --keep or --regenerate"),
         (("--keep", "0.2"), "there is nothing to keep"),
+        (("--overlap", "0.2"), "given without --num-frames"),
         (("--video", "a.mp4", "--keep", "0.25"), "whole frames at 10 fps"),
         (("--video", "a.mp4", "--keep", "0.4"), "less than the clip's 0.4 s"),
         (("--video", "a.mp4", "--regenerate", "video=0.4"), "such as audio=0.4:0.8"),

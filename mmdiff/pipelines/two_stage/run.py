@@ -84,8 +84,9 @@ def run_generate(options: argparse.Namespace) -> int:
     lies where a clip is to go; both before anything is made.
     """
     settings = Settings.of(options)
+    prompts = _prompts(options)
     choices = _choices(options)
-    tasks = _plan(options, settings, choices)
+    tasks = _plan(options, settings, choices, prompts)
     is_batch = options.prompts is not None
     finished = [task.place.is_finished(task.request) for task in tasks]
     if not is_batch and finished[0]:
@@ -114,16 +115,22 @@ def _choices(options: argparse.Namespace) -> dict[str, Choice]:
     return {kind: choose(kind, model or "") for kind, model in models.items()}
 
 
-def _plan(options: argparse.Namespace, settings: Settings, choices: dict[str, Choice]) -> list[Task]:
-    """Return the clips to make."""
+def _prompts(options: argparse.Namespace) -> list[Prompt]:
+    """Return what clips are to be made of: refused before any model is asked for."""
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("give one PROMPT, or a file of them with --prompts")
     if not 0 <= options.seed <= MAX_SEED:
         raise ValueError(f"--seed is {options.seed}; use a whole number from 0 to {MAX_SEED}")
-    prompts = read_prompts(options.prompts) if options.prompts else [Prompt(options.prompt)]
-    is_file = options.output.suffix == ".mp4"
-    if is_file and options.prompts:
+    if options.output.suffix == ".mp4" and options.prompts:
         raise ValueError(f"-o {options.output}: name a folder for the clips of a prompt file")
+    return read_prompts(options.prompts) if options.prompts else [Prompt(options.prompt)]
+
+
+def _plan(
+    options: argparse.Namespace, settings: Settings, choices: dict[str, Choice], prompts: list[Prompt]
+) -> list[Task]:
+    """Return the clips to make."""
+    is_file = options.output.suffix == ".mp4"
     common = {
         "video_model": options.video_model or DEFAULT_VIDEO_MODEL,
         "audio_model": None if options.audio == "native" else options.audio_model or DEFAULT_AUDIO_MODEL,
