@@ -54,7 +54,7 @@ JOINT_CASES = {
         "joint transformer, latents", "configs/joint_latent/impacts_transformer.yaml", LATENTS
     ),
 }  # fmt: skip
-CODEC_CASES = {"video-codec": "autoencoder of the picture", "audio-codec": "autoencoder of the sound"}  # latent-unet's
+CODEC_CASES = {"video-codec": "codec of the picture", "audio-codec": "codec of the sound"}  # latent-unet's
 JOINT_WORK = {"train": "training step", "sample": f"sampling, {NUM_STEPS} steps"}
 CODEC_WORK = ("encode", "decode")
 COLUMNS = ("model", "work", "batch", "seconds", "steps/s", "s a clip", "of it", "peak memory", "times as fast")

@@ -70,7 +70,8 @@ def test_the_transformer_is_trained_on_the_same_clips_as_the_released_model():
 def test_the_released_codecs_are_measured_alone(case):
     encoded, decoded = (measure(plan(case, work, repeats=1)) for work in ("encode", "decode"))
     assert encoded["seconds"] > 0 and decoded["seconds"] > 0
-    assert encoded["parameters"] == decoded["parameters"] > 5e5
+    assert encoded["parameters"] == decoded["parameters"]
+    assert (encoded["parameters"] > 5e5) == (case == "video-codec")  # the sound's is a spectrogram
 
 
 def test_a_quick_run_takes_the_precision_of_each_recipe(monkeypatch):
