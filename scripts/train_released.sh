@@ -13,10 +13,12 @@ scripts/make_footage.sh impacts
 $bin/mmdiff-data encode runs/impacts runs/latents-impacts --codecs checkpoints/impacts
 $bin/mmdiff train configs/joint_latent/impacts.yaml
 
-rm -rf "$out" "$made"
+rm -rf "$out.new" "$made"
 mkdir -p "$(dirname "$out")"
-$bin/python scripts/release_model.py runs/joint-latent-impacts/export "$out"
-cp runs/joint-latent-impacts/{metrics.jsonl,recipe.yaml} "$out"
+$bin/python scripts/release_model.py runs/joint-latent-impacts/export "$out.new"
+cp runs/joint-latent-impacts/{metrics.jsonl,recipe.yaml} "$out.new"
+rm -rf "$out" # only now: its codecs were needed, and nothing is lost where the steps above fail
+mv "$out.new" "$out"
 
 $bin/mmdiff sample "$out" -n 126 -o "$made/joint"
 $bin/mmdiff sample "$out" -n 126 -o "$made/video-to-audio" --video "$real"
