@@ -233,48 +233,46 @@ def _add_evaluate(commands) -> None:
     _add_evaluate_prompts(commands)
 
 
+def _add_evaluation(commands, name: str, handler, *, question: str, example: str, written: str, reference: str,
+                    generations: str = "folders of generated MP4 files") -> argparse.ArgumentParser:  # fmt: skip
+    """Add `evaluate NAME REF GEN ...`, with what all such commands take."""
+    parser = _command(commands, f"evaluate {name}", question, f"mmdiff evaluate {name} {example}", handler)
+    parser.add_argument("reference", type=Path, help=reference)
+    parser.add_argument("generations", type=Path, nargs="+", help=generations)
+    parser.add_argument("-o", "--output", type=Path, help=f"folder for {written}")
+    parser.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
 def _add_evaluate_sync(commands) -> None:
-    sync = _command(
-        commands,
-        "evaluate sync",
-        "do sound and picture agree? offsets in ms and F1, with intervals",
-        "mmdiff evaluate sync out/demo/clips out/generations -o out/sync",
-        _evaluate_sync,
-    )
-    sync.add_argument("reference", type=Path, help="real pairs: a data set folder or a folder of MP4 files")
-    sync.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files")
-    sync.add_argument("-o", "--output", type=Path, help="folder for sync.json and report.html")
-    sync.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
-    sync.add_argument("--seed", type=int, default=0)
-    sync.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_evaluation(
+        commands, "sync", _evaluate_sync, written="sync.json and report.html",
+        question="do sound and picture agree? offsets in ms and F1, with intervals",
+        example="out/demo/clips out/generations -o out/sync",
+        reference="real pairs: a data set folder or a folder of MP4 files",
+    )  # fmt: skip
 
 
 def _add_evaluate_drift(commands) -> None:
-    drift = _command(
-        commands, "evaluate drift", "do long clips change from their first seconds to their last? with intervals",
-        "mmdiff evaluate drift out/clips out/long -o out/drift", _evaluate_drift,
+    parser = _add_evaluation(
+        commands, "drift", _evaluate_drift, written="drift.json",
+        question="do long clips change from their first seconds to their last? with intervals",
+        example="out/clips out/long -o out/drift",
+        reference="real clips as long: a data set folder or a folder of MP4 files",
     )  # fmt: skip
-    drift.add_argument("reference", type=Path, help="real clips as long: a data set folder or a folder of MP4 files")
-    drift.add_argument("generations", type=Path, nargs="+", help="folders of long generated MP4 files")
-    drift.add_argument("-o", "--output", type=Path, help="folder for drift.json")
-    drift.add_argument("--part", default="1.6", help="seconds that are measured at a time (default: %(default)s)")
-    drift.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
-    drift.add_argument("--seed", type=int, default=0)
-    drift.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--part", default="1.6", help="seconds that are measured at a time (default: %(default)s)")
 
 
 def _add_evaluate_prompts(commands) -> None:
-    prompts = _command(
-        commands, "evaluate prompts", "do generations show and sound what their prompts say? shares beside chance",
-        "mmdiff evaluate prompts data/strikes out/generations -o out/prompts", _evaluate_prompts,
+    _add_evaluation(
+        commands, "prompts", _evaluate_prompts, written="prompts.json",
+        question="do generations show and sound what their prompts say? shares beside chance",
+        example="data/strikes out/generations -o out/prompts",
+        reference="a set of `mmdiff-data synthesize strikes`",
+        generations='folders of MP4 files, each with a JSON beside it that has "prompt"',
     )  # fmt: skip
-    prompts.add_argument("reference", type=Path, help="a set of `mmdiff-data synthesize strikes`")
-    prompts.add_argument("generations", type=Path, nargs="+",
-                         help='folders of MP4 files, each with a JSON beside it that has "prompt"')  # fmt: skip
-    prompts.add_argument("-o", "--output", type=Path, help="folder for prompts.json")
-    prompts.add_argument("--split", default="test", help="split of the real clips measured (default: %(default)s)")
-    prompts.add_argument("--seed", type=int, default=0)
-    prompts.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_codec(commands) -> None:

@@ -191,8 +191,10 @@ class JointPipeline(DiffusionPipeline):
         samplers = self._make_samplers(sampler, scheduler)
         shapes = {name: (count, *shape) for name, shape in self._latent_shapes(spec).items()}
         canvas = Canvas.of(shapes, *self._encode_given(given))
-        is_guided = conditioning in GUIDED
-        with self.progress_bar(total=num_inference_steps * len(windows)) as bar, _frozen(self.denoiser, is_guided):
+        with (
+            self.progress_bar(total=num_inference_steps * len(windows)) as bar,
+            _frozen(self.denoiser, conditioning in GUIDED),
+        ):
 
             def tell(number: int, _: dict[str, Tensor]) -> None:
                 bar.update()
@@ -200,21 +202,29 @@ class JointPipeline(DiffusionPipeline):
                     on_step(number)
 
             for steps in windows:
-                clean, mask = canvas.given(steps)
-                if len(clean) == len(steps) and not mask:
-                    continue  # all of it is given
-                marks = _marks(clean, mask) if conditioning == "native" and sees_parts else {}
-                calls = itertools.count()
-                canvas.put(steps, sample(
-                    lambda state, timesteps, calls=calls, marks=marks: self._denoise(
-                        next(calls), state, timesteps, labels, marks, told
-                    ),
-                    copy.deepcopy(samplers), self._draw_noise(generators, canvas, steps), clean=clean, mask=mask,
-                    conditioning=conditioning, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
-                    generator=generators, on_step=tell,
-                ))  # fmt: skip
+                self._fill(
+                    canvas, steps, generators, labels, told, is_marked=conditioning == "native" and sees_parts,
+                    sampler=copy.deepcopy(samplers), conditioning=conditioning, guidance_scale=guidance_scale,
+                    num_inference_steps=num_inference_steps, on_step=tell,
+                )  # fmt: skip
         return self._output({name: self._finish(name, x, given.get(name), spec) for name, x in canvas.latents.items()},
                             output_type)  # fmt: skip
+
+    def _fill(
+        self, canvas: Canvas, steps: dict[str, slice], generators: list[torch.Generator], labels: Tensor | None,
+        told: Told, *, is_marked: bool, **settings: Any,
+    ) -> None:  # fmt: skip
+        """Make what a window of the canvas lacks; `is_marked`: the network is told which steps it is given."""
+        clean, mask = canvas.given(steps)
+        if len(clean) == len(steps) and not mask:
+            return
+        marks = _marks(clean, mask) if is_marked else {}
+        calls = itertools.count()
+        noise = self._draw_noise(generators, canvas, steps)
+        canvas.put(steps, sample(
+            lambda state, timesteps: self._denoise(next(calls), state, timesteps, labels, marks, told),
+            noisy=noise, clean=clean, mask=mask, generator=generators, **settings,
+        ))  # fmt: skip
 
     def clip_of(self, num_frames: int, overlap: int | None = None) -> ClipSpec:
         """Return the clip of another length that this model can generate, in windows where they `overlap`.
