@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
 from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, PatchCodec, WaveformCodec
+from mmdiff.models import PatchCodec, WaveformCodec
 from mmdiff.models.codecs.video import VIDEO_CODECS
 from mmdiff.pipelines import JointPipeline
 from mmdiff.pipelines.canvas import plan_windows
@@ -21,19 +20,9 @@ def seeded(seed):
 
 
 @pytest.fixture(scope="module")
-def pipe():
+def pipe(continuing_folder):
     """A random network that is told what it is given."""
-    torch.manual_seed(0)
-    network = CoupledUNet(
-        video_channels=4, model_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2, norm_groups=4,
-        cross_attention_head_channels=4, cross_attention_resolutions=(2,), cross_attention_windows=(1,),
-        cross_attention_shift=False, video_attention_resolutions=(2,), timestep_per_modality=True, given_channel=True,
-    )  # fmt: skip
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    schedule = make_scheduler(DiffusionConfig(prediction_type="v_prediction", clip_sample=False))
-    pipe = JointPipeline(network.eval(), PatchCodec(patch_size=2, latent_channels=4), WaveformCodec(), schedule, CLIP)
+    pipe = JointPipeline.from_pretrained(continuing_folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -4,12 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 
-from mmdiff.checkpoint import JointComponents, save_components
-from mmdiff.diffusion.schedule import DiffusionConfig, make_scheduler
-from mmdiff.media import ClipSpec
-from mmdiff.models import CoupledUNet, PatchCodec, WaveformCodec
 from mmdiff.pipelines.backends.own import frames_at, plan_length
 from mmdiff.pipelines.two_stage import LoadOptions, Video, load_text_to_video, load_video_to_audio
 from mmdiff.pipelines.two_stage.windows import sound_of
@@ -20,24 +15,6 @@ CPU = LoadOptions(device="cpu")
 def picture(num_frames, fps, size=(24, 20)):
     frames = np.random.default_rng(0).integers(0, 256, (num_frames, *size, 3), dtype=np.uint8)
     return Video(frames, Fraction(fps))
-
-
-@pytest.fixture(scope="module")
-def continuing(tmp_path_factory):
-    """A model of 4 frames that was trained to go on from what it is given."""
-    torch.manual_seed(0)
-    network = CoupledUNet(
-        video_channels=4, model_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2, norm_groups=4,
-        cross_attention_head_channels=4, cross_attention_resolutions=(2,), cross_attention_windows=(1,),
-        cross_attention_shift=False, video_attention_resolutions=(2,), timestep_per_modality=True, given_channel=True,
-    )  # fmt: skip
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    schedule = make_scheduler(DiffusionConfig(prediction_type="v_prediction", clip_sample=False))
-    parts = JointComponents(network, PatchCodec(patch_size=2, latent_channels=4), WaveformCodec(), schedule,
-                            ClipSpec(num_frames=4, height=16, width=16))  # fmt: skip
-    return save_components(tmp_path_factory.mktemp("own") / "continuing", parts)
 
 
 def test_frames_are_those_on_screen_at_the_models_own_times():
@@ -61,8 +38,8 @@ def test_a_model_that_was_not_trained_to_go_on_makes_windows(model_folder, num_f
     assert (sound.waveform == again.waveform).all() and np.abs(other.waveform - sound.waveform).max() > 0.01
 
 
-def test_a_model_that_was_trained_to_go_on_does_so_by_itself(continuing):
-    backend, steps = load_video_to_audio(str(continuing), CPU), []
+def test_a_model_that_was_trained_to_go_on_does_so_by_itself(continuing_folder):
+    backend, steps = load_video_to_audio(str(continuing_folder), CPU), []
     assert backend.info.max_seconds is None
     assert plan_length(backend.pipe, 3) == (4, None) and plan_length(backend.pipe, 10) == (10, 1)
     video = picture(24, 24)
