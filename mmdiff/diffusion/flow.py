@@ -6,6 +6,7 @@ is `noisy = (1 - sigma) clean + sigma noise`, and a network with prediction_type
 A network is told timestep = sigma num_train_timesteps, no whole number; 0 is data as it was given.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,17 @@ def velocity(clean: Tensor, noise: Tensor) -> Tensor:
     return noise - clean
 
 
-def draw_logit_normal(batch_size: int, num_train_timesteps: int, generator: torch.Generator) -> Tensor:
+def draw_logit_normal(
+    batch_size: int, num_train_timesteps: int, generator: torch.Generator, shift: float = 1.0
+) -> Tensor:
     """Draw timesteps `b` whose sigma is the logistic function of a normal number (Esser et al. 2024, section 3.1).
 
-    The middle of the way, where data and noise are hardest to tell apart, is drawn most often.
+    The middle of the way, where data and noise are hardest to tell apart, is drawn most often. `shift` moves the middle
+    towards noise, as the scheduler's moves the steps of sampling: sigma becomes shift sigma / (1 + (shift - 1) sigma),
+    which adds log(shift) to the number (section 5.3.2 there).
     """
     numbers = torch.randn(batch_size, generator=generator, device=generator.device)
-    return num_train_timesteps * torch.sigmoid(numbers)
+    return num_train_timesteps * torch.sigmoid(numbers + math.log(shift))
 
 
 def flow_level(scheduler: FlowMatchEulerDiscreteScheduler, timestep: Tensor) -> Level:

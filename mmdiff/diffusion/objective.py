@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -119,7 +120,8 @@ class Objective:
 
     def draw_timesteps(self, batch_size: int, names: tuple[str, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Draw a timestep `b` for every modality, in the recipe's `timestep_mode`."""
-        config, draw_some = self.config, draw_logit_normal if self.is_flow else draw_uniform
+        config = self.config
+        draw_some = partial(draw_logit_normal, shift=config.shift) if self.is_flow else draw_uniform
         return draw_timesteps(batch_size, names, config.num_train_timesteps, config.timestep_mode, generator, draw_some)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

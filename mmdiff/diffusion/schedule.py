@@ -1,6 +1,7 @@
 """Noise schedules: one configuration, from which training and every sampler take the same numbers."""
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class DiffusionConfig:
     snr_gamma: float | None = None  # min-SNR weighting (Hang et al. 2023) where it is set; 5 is customary
     timestep_mode: str = "shared"
     clip_sample: bool = True  # clamp the predicted clean tensor to [-1, 1]: for pixels, not for latents
+    shift: float = 1.0  # flow: how far training and sampling dwell on noise, where what is large and common is decided
 
     def __post_init__(self) -> None:
         for name, known in (("prediction_type", PREDICTION_TYPES), ("timestep_mode", TIMESTEP_MODES)):
@@ -56,12 +58,16 @@ class DiffusionConfig:
         if self.prediction_type == "flow" and self.snr_gamma is not None:
             raise ValueError("diffusion.snr_gamma: flow matching weighs timesteps by how often it draws them; "
                              "leave the setting out")  # fmt: skip
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"diffusion.shift: must be above 0, not {self.shift}; 1 is no shift")
+        if self.prediction_type != "flow" and self.shift != 1:
+            raise ValueError("diffusion.shift: is for prediction_type flow alone; leave the setting out")
 
 
 def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | FlowMatchEulerDiscreteScheduler:
     """Return the training scheduler, whose configuration travels with the checkpoint."""
     if config.prediction_type == "flow":
-        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
+        return FlowMatchEulerDiscreteScheduler(config.num_train_timesteps, shift=config.shift)
     return DDPMScheduler(
         num_train_timesteps=config.num_train_timesteps,
         beta_schedule=config.beta_schedule,
