@@ -140,8 +140,11 @@ class JointTask(nn.Module):
         return self.recipe.data, self.spec, load_codecs(self.recipe.codecs), codecs_sha256(folder, self.spec)
 
     def load_weights(self, folder: str) -> None:
-        """Begin from the network of an exported model."""
-        self.network.load_state_dict(load_part(folder, "denoiser").state_dict())
+        """Begin from the network of an exported model; one without text learns it from there."""
+        given = load_part(folder, "denoiser").state_dict()
+        own = self.network.state_dict()
+        new = {name: value for name, value in own.items() if "text" in name.split(".") and name not in given}
+        self.network.load_state_dict(given | new)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the network's parameters by the modality that they serve, or the text."""

@@ -1,10 +1,12 @@
 """Identities of flow matching, and that its model is sampled, conditioned and refused as any other is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-from mmdiff.diffusion.flow import flow_level, mix, velocity
+from mmdiff.diffusion.flow import flow_level, mix, set_flow_timesteps, velocity
 from mmdiff.diffusion.objective import make_objective
 from mmdiff.diffusion.prediction import Level, clean_from, move_clean, noise_from
 from mmdiff.diffusion.sampling import level_at, sample
@@ -104,6 +106,25 @@ def test_timesteps_are_logit_normal_and_leave_room_for_what_is_given():
         assert abs(odds.mean()) < 0.05 and abs(odds.std() - 1) < 0.05
     assert not ((drawn["video"] == 0) & (drawn["audio"] == 0)).any()
     assert 0.30 < (drawn["video"] == drawn["audio"]).float().mean() < 0.37
+
+
+def test_a_shift_dwells_on_noise_in_training_as_in_sampling():
+    """Esser et al. 2024, section 5.3.2: what training draws is what the scheduler makes of what it drew without."""
+    shifted = replace(FLOW, shift=3.0)
+    plain, moved = (make_objective(c, make_scheduler(c)).draw_timesteps(500, NAMES, torch.Generator().manual_seed(0))
+                    for c in (FLOW, shifted))  # fmt: skip
+    for name in NAMES:
+        sigma = plain[name] / 1000
+        assert torch.allclose(moved[name] / 1000, 3 * sigma / (1 + 2 * sigma), atol=1e-5)
+    sampler = make_sampler("euler", make_scheduler(shifted))
+    set_flow_timesteps(sampler, 4)
+    assert sampler.sigmas.tolist() == pytest.approx([1, 0.9, 0.75, 0.5, 0])
+
+
+@pytest.mark.parametrize("settings", [{"shift": 0.0}, {"shift": float("nan")}, {"prediction_type": "epsilon"}])
+def test_a_shift_that_cannot_be_is_refused(settings):
+    with pytest.raises(ValueError, match=r"diffusion\.shift"):
+        replace(FLOW, **{"shift": 3.0, **settings})
 
 
 def test_an_objective_is_what_the_prediction_type_says():

@@ -155,14 +155,17 @@ def test_the_table_counts_captions_and_a_set_without_any_is_refused(folder, tmp_
         JointTask(replace(recipe, data=replace(recipe.data, latents=str(tmp_path / "mute")))).preflight()
 
 
-def test_the_coupled_unet_is_trained_with_text_too(folder, tmp_path):
+def unet_recipe(folder, output) -> JointRecipe:
     model = CoupledUNetConfig(
         video_channels=6, audio_channels=16, model_channels=8, channel_multipliers=(1, 2), num_res_blocks=1,
         num_heads=2, norm_groups=4, cross_attention_head_channels=4, cross_attention_resolutions=(2,),
         cross_attention_windows=(1,), video_attention_resolutions=(2,),
     )  # fmt: skip
-    recipe = replace(recipe_of(folder, tmp_path), model=model, transformer=None, diffusion=DiffusionConfig())
-    task = opened(JointTask(recipe))
+    return replace(recipe_of(folder, output), model=model, transformer=None, diffusion=DiffusionConfig())
+
+
+def test_the_coupled_unet_is_trained_with_text_too(folder, tmp_path):
+    task = opened(JointTask(unet_recipe(folder, tmp_path)))
     task(next(iter(task.loader(rank=0, world_size=1))), torch.Generator().manual_seed(0))["loss"].backward()
     assert task.network.settings.grid.audio_step == Fraction(2, 125)
     assert all(parameter.grad.any() for parameter in task.parameter_groups()["text"])
@@ -179,3 +182,14 @@ def test_settings_that_cannot_go_together_are_refused(folder, tmp_path):
             replace(recipe, **changes)
     with pytest.raises(ValueError, match="drop_probability is 2"):
         TextConfig(drop_probability=2)
+
+
+def test_a_model_without_text_learns_it_from_its_weights_on(folder, tmp_path):
+    for name, told in (("unet", unet_recipe(folder, tmp_path)), ("transformer", recipe_of(folder, tmp_path))):
+        silent = replace(told, text=None, output_dir=str(tmp_path / name))
+        assert run_training(silent, JointTask) == 0
+        before, task = load_components(tmp_path / name / "export").denoiser.state_dict(), JointTask(told)
+        task.load_weights(str(tmp_path / name / "export"))
+        now = task.network.state_dict()
+        assert all(torch.equal(value, now[key]) for key, value in before.items())
+        assert any(key not in before for key in now)
