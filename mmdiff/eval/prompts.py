@@ -158,19 +158,24 @@ def make_rows(name: str, answered: Sequence[Answered]) -> list[dict[str, Any]]:
     """
     rows = []
     for question in (*strikes.FACT_OF, TOGETHER):
-        needed = FOUR if question == TOGETHER else (question,)
-        facts = {one: strikes.FACT_OF[one] for one in needed}
-        fit = [one for one in answered if set(facts.values()) <= set(one.asked.said)]
-        said = [tuple(one.asked.said[fact] for fact in facts.values()) for one in fit]
-        found = [tuple(one.found[one_of] for one_of in facts) for one in fit]
-        is_right = np.array([[a == b for b in said] for a in found], bool).reshape(len(fit), len(fit))
-        hits, pairs = int(is_right.trace()), len(fit) * (len(fit) - 1)
+        said, found = compare(question, answered)
+        count = len(said)
+        is_right = np.array([[a == b for b in said] for a in found], bool).reshape(count, count)
+        hits, pairs = int(is_right.trace()), count * (count - 1)
         rows.append({
-            "name": name, "question": question, "num_clips": len(fit), "num_right": hits,
-            "right": share_interval(hits, len(fit)).as_dict(),
+            "name": name, "question": question, "num_clips": count, "num_right": hits,
+            "right": share_interval(hits, count).as_dict(),
             "chance": (int(is_right.sum()) - hits) / pairs if pairs else None,
         })  # fmt: skip
     return rows
+
+
+def compare(question: str, answered: Sequence[Answered]) -> tuple[list[tuple], list[tuple]]:
+    """Return what prompts say and what was found, of the clips whose prompt names what the question is about."""
+    facts = {one: strikes.FACT_OF[one] for one in (FOUR if question == TOGETHER else (question,))}
+    fit = [one for one in answered if set(facts.values()) <= set(one.asked.said)]
+    said = [tuple(one.asked.said[fact] for fact in facts.values()) for one in fit]
+    return said, [tuple(one.found[name] for name in facts) for one in fit]
 
 
 def format_table(result: dict[str, Any]) -> str:

@@ -132,6 +132,21 @@ def test_the_command_measures_real_clips_and_generations_alike(folders, tmp_path
     assert all(tuple(clip["said"].values()) in held_out for clip in result["clips"])
 
 
+def test_the_whole_evaluation_reads_prompts_and_tells_seconds_too(folders, tmp_path, capsys):
+    for number in range(4):
+        (tmp_path / f"{number}.mp4").write_bytes((folders / "made" / f"{number}.mp4").read_bytes())
+        record = json.loads((folders / "made" / f"{number}.json").read_text())
+        record["elapsed_seconds"] = {"video": 1.0, "audio": 0.5 + number, "load_video": 9.0}
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    words = [str(folders / "set"), str(tmp_path), "--cache", str(tmp_path / "cache"), "--preset", "music"]
+    assert main(["evaluate", *words, "--num-training", "0", "--json"]) == 0
+    rows = {(row["metric"], row["of"]): row for row in json.loads(capsys.readouterr().out)["rows"]}
+    own, other = (rows[f"prompt: {TOGETHER}", of] for of in (tmp_path.name, f"{tmp_path.name}, shuffled"))
+    assert own["value"] >= 0.5 > other["value"] and other["kind"] == "shuffled"
+    assert rows["prompt: colour", "real pairs"]["value"] > 0.6
+    assert rows["seconds a clip", tmp_path.name]["value"] == 3.0
+
+
 def test_wrong_folders_are_refused_before_anything_is_read(folders, tmp_path, capsys):
     bare = tmp_path / "bare"
     bare.mkdir()

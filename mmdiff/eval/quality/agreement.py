@@ -94,7 +94,7 @@ def agreement_rows(
         if column.kind in ("real", "generated") and len(arrays) > 1:
             name = f"{column.name}, shuffled"
             if not score.is_joint:
-                yield _row(score, extractor, name, "shuffled", arrays, _shuffles(len(arrays), seed), seed)
+                yield _row(score, extractor, name, "shuffled", arrays, shuffles(len(arrays), seed), seed)
             elif column.name in shuffled:
                 others = [reading.arrays.get(extractor) for reading in shuffled[column.name].readings]
                 yield _row(score, extractor, name, "shuffled", others, pairs[: len(others)], seed)
@@ -111,7 +111,8 @@ def _row(
     return Row(score.metric, extractor, "agreement", score.better, of, kind, estimate, score.how)
 
 
-def _shuffles(num_clips: int, seed: int) -> list[tuple[int, int]]:
+def shuffles(num_clips: int, seed: int) -> list[tuple[int, int]]:
+    """Pair every clip with another, a few times over."""
     rng = np.random.default_rng(seed)
     orders = [statistics.derangement(num_clips, rng) for _ in range(NUM_SHUFFLES)]
     return [(int(sound), picture) for order in orders for picture, sound in enumerate(order)]

@@ -16,6 +16,7 @@ TOPICS = {
     "agreement": "Agreement",
     "text": "Prompts",
     "pairs": "Paired clips",
+    "cost": "Cost",
 }
 VERDICTS = ("better", "worse", "higher", "lower", "cannot be told apart")
 FLOOR_WORDS = {

@@ -19,6 +19,7 @@ from mmdiff.eval.quality import agreement, memory, sets
 from mmdiff.eval.quality.card import describe
 from mmdiff.eval.quality.collect import Item, Reading, collect
 from mmdiff.eval.quality.columns import SHIFTS_MS, Column, floor_sets, shifted_items, shuffled_items
+from mmdiff.eval.quality.facts import cost_rows, fact_rows
 from mmdiff.eval.quality.measures import Events, Loudness, OnsetsAndFlow
 from mmdiff.eval.quality.music import Music, music_rows
 from mmdiff.eval.quality.pairs import given_sides, pair_rows, partners
@@ -244,6 +245,8 @@ def make_rows(
     for column in with_own_sound:
         rows += music_rows(column, together.get(column.name, ()), seed)
     rows += text_rows(study.extractors, made, study.request.prompts, seed)
+    rows += fact_rows(study, real, made)
+    rows += cost_rows(made, seed)
     rows += pair_rows(study.extractors, with_own_sound, together, seed)
     for key, name in used.items():
         if training is not None:

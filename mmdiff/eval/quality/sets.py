@@ -20,7 +20,7 @@ class Row:
 
     metric: str
     extractor: str
-    side: str  # picture, sound, agreement, text, pairs
+    side: str  # picture, sound, agreement, text, pairs, cost
     better: str  # lower, higher, or nothing
     of: str
     kind: str

@@ -13,6 +13,7 @@ SIDES = {
     "agreement": "Agreement of picture and sound",
     "text": "Agreement with the prompt",
     "pairs": "Against the paired real clip",
+    "cost": "Cost",
 }
 
 
