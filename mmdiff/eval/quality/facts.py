@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmdiff.eval.quality.run import Study
 
 READER = "strikes-reader"
-HOW = "share of clips whose {} is as the prompt says, read by classifiers trained on real clips; shuffled: other prompts"
+HOW = "share of clips whose {} is as the prompt says, read by classifiers trained on real clips; shuffled: other ones"
 
 
 def fact_rows(study: "Study", real: Column, made: Sequence[Column]) -> Iterator[Row]:
