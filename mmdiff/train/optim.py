@@ -2,14 +2,20 @@
 
 import copy
 import math
+import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import nn
 
 SCHEDULES = ("constant_with_warmup", "cosine", "linear")
 PRECISIONS = ("no", "bf16")
+OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
+LARGEST_RATE = 0.05  # what AdamW can bear; Prodigy's rate is a factor of one that it finds by itself
 COUNTS = ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "checkpoint_every",
           "checkpoints_total_limit")  # fmt: skip
 
@@ -24,8 +30,10 @@ class TrainConfig:
     max_steps: int = 1000
     batch_size: int = 4
     gradient_accumulation_steps: int = 1
+    optimizer: str = "adamw"  # or adamw8bit (bitsandbytes, on a GPU), or prodigy, whose usual learning rate is 1
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
+    adam_beta2: float = 0.999
     warmup_steps: int = 0
     schedule: str = "constant_with_warmup"
     max_grad_norm: float = 1.0
@@ -46,20 +54,54 @@ class TrainConfig:
         for name in ("warmup_steps", "preview_every", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it cannot be negative")
-        for name, known in (("schedule", SCHEDULES), ("mixed_precision", PRECISIONS)):
+        choices = (("schedule", SCHEDULES), ("mixed_precision", PRECISIONS), ("optimizer", OPTIMIZERS))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ValueError(f"train.{name}: '{getattr(self, name)}' is not known; use {', '.join(known)}")
-        if not 0 < self.learning_rate < 0.05:
-            raise ValueError(f"train.learning_rate is {self.learning_rate}; AdamW needs a value between 0 and 0.05")
+        _check_rate(self)
         if not self.max_grad_norm > 0:
             raise ValueError(f"train.max_grad_norm is {self.max_grad_norm}; give a positive norm; .inf never clips")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay is {self.ema_decay}; it must lie from 0 to below 1")
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW with the recipe's learning rate and decay."""
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+def _check_rate(config: TrainConfig) -> None:
+    if not 0 < config.adam_beta2 < 1:
+        raise ValueError(f"train.adam_beta2 is {config.adam_beta2}; it must lie between 0 and 1")
+    if not 0 < config.learning_rate < math.inf:
+        raise ValueError(f"train.learning_rate is {config.learning_rate}; give a positive number")
+    if config.optimizer != "prodigy" and config.learning_rate >= LARGEST_RATE:
+        raise ValueError(
+            f"train.learning_rate is {config.learning_rate}; AdamW needs a value between 0 and {LARGEST_RATE}: a rate "
+            f"such as 1 is for an optimizer that finds its own, set train.optimizer=prodigy for it"
+        )
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer with its learning rate and decay.
+
+    Prodigy has a warm-up's steps left out of its estimate and Adam's bias corrected, as its authors advise where a rate
+    is scheduled (Mishchenko and Defazio, Prodigy, 2023).
+
+    Errors: `ValueError` with the pip line where the optimizer's package is not installed.
+    """
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (0.9, config.adam_beta2)}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **settings)
+    if config.optimizer == "adamw8bit":
+        return _package("bitsandbytes", config).optim.AdamW8bit(parameters, **settings)
+    with redirect_stdout(sys.stderr):  # it prints that it decays
+        return _package("prodigyopt", config).Prodigy(
+            parameters, **settings, use_bias_correction=True, safeguard_warmup=True
+        )
+
+
+def _package(name: str, config: TrainConfig) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"train.optimizer={config.optimizer} needs the package {name}, which cannot be imported "
+                         f"({error}); run `pip install {name}`, or set train.optimizer=adamw") from error  # fmt: skip
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -103,7 +103,7 @@ def load_checkpoint(path: Path, tensors: RunTensors, essence: dict[str, Any], wo
         raise ValueError(f"{path}: damaged ({error}); remove this folder to resume from the one before") from error
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by dotted name, as one writes them on the command line."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
@@ -139,10 +139,9 @@ def _to_disk(path: Path) -> None:
 
 
 def _all_tensors(tensors: RunTensors) -> dict[str, dict[str, Tensor]]:
-    state = tensors.optimizer.state_dict()["state"]
-    moments = {f"{index}.{name}": value for index, part in state.items() for name, value in part.items()}
     parts = {
-        "network": tensors.network.state_dict(), "average": tensors.average.state_dict(), "optimizer": moments
+        "network": tensors.network.state_dict(), "average": tensors.average.state_dict(),
+        "optimizer": _optimizer_tensors(tensors.optimizer),
     }  # fmt: skip
     return {
         name: {key: value.detach().cpu().contiguous().clone() for key, value in part.items()}
@@ -150,9 +149,42 @@ def _all_tensors(tensors: RunTensors) -> dict[str, dict[str, Tensor]]:
     }
 
 
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what changes in an optimizer: of each parameter, as `3.exp_avg`, and of groups, as `group.0.d`.
+
+    Python's own numbers become tensors that say so in their names (`number.3.step`). Of a group's numbers those are
+    kept that the optimizer itself changes or adds; the learning rate is set anew at each step.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in flatten(optimizer.state_dict()["state"]).items():
+        found[name if torch.is_tensor(value) else f"number.{name}"] = _as_tensor(value)
+    for index, group in enumerate(optimizer.param_groups):
+        for name, value in group.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and name != "lr" and optimizer.defaults.get(name) != value:
+                found[f"group.{index}.{name}"] = _as_tensor(value)
+    return found
+
+
+def _as_tensor(value: Tensor | int | float) -> Tensor:
+    if torch.is_tensor(value):
+        return value
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+
+
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+    """Give an optimizer back what `_optimizer_tensors` took from it."""
+    state: dict[int, dict[str, Any]] = {}
+    groups = optimizer.state_dict()["param_groups"]
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        kind, _, rest = key.partition(".")
+        if kind == "group":
+            index, name = rest.split(".", 1)
+            groups[int(index)][name] = value.item()
+            continue
+        index, *path = (rest if kind == "number" else key).split(".")
+        place = state.setdefault(int(index), {})
+        for step in path[:-1]:
+            place = place.setdefault(step, {})
+        place[path[-1]] = value.item() if kind == "number" else value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
