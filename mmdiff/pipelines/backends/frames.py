@@ -1,11 +1,16 @@
 """What pipelines return as frames, PIL, NumPy or tensors, batched or not, becomes uint8 `f h w 3`."""
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from mmdiff.media.video import fit
+from mmdiff.pipelines.two_stage.protocols import Video
 
 ROUNDING = 1e-2  # how far beyond [0, 1] a float may lie
 
@@ -73,3 +78,11 @@ def _to_bytes(frames: np.ndarray, who: str) -> np.ndarray:
         raise ValueError(f"{who} returned frames from {frames.min():.3g} to {frames.max():.3g}; floats must lie in "
                          "[0, 1]")  # fmt: skip
     return (frames.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def frames_at(video: Video, fps: Fraction, size: tuple[int, int]) -> np.ndarray:
+    """Return the frames on screen at i / fps, as long as the video lasts, resized and cropped to (height, width)."""
+    count = math.ceil(video.duration_seconds * fps)
+    shown = [min(math.floor(number / fps * video.fps), video.num_frames - 1) for number in range(count)]
+    fitted = {number: fit(video.frames[number], *size) for number in sorted(set(shown))}
+    return np.stack([fitted[number] for number in shown])

@@ -1,7 +1,6 @@
 """Models of our own as either stage: a joint model that is given a text makes clips, given a video makes its sound."""
 
 import inspect
-import math
 from fractions import Fraction
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 
 from mmdiff.log import get_logger
 from mmdiff.media import Sound
-from mmdiff.media.video import fit
 from mmdiff.pipelines.backends.diffusers_loading import DTYPES, as_device
+from mmdiff.pipelines.backends.frames import frames_at
 from mmdiff.pipelines.backends.hub import as_address, pipeline_class_of
 from mmdiff.pipelines.backends.own_v2a import OwnVideoToAudioTransformer
 from mmdiff.pipelines.joint import JointPipeline, find_model
@@ -130,14 +129,6 @@ def plan_length(pipe: JointPipeline, num_frames: int) -> tuple[int, int | None]:
                 continue
             return length, overlap
     raise ValueError(f"this model cannot make {num_frames} frames in windows of {own}; ask for at most {own}")
-
-
-def frames_at(video: Video, fps: Fraction, size: tuple[int, int]) -> np.ndarray:
-    """Return the frames on screen at i / fps, as long as the video lasts, resized and cropped to (height, width)."""
-    count = math.ceil(video.duration_seconds * fps)
-    shown = [min(math.floor(number / fps * video.fps), video.num_frames - 1) for number in range(count)]
-    fitted = {number: fit(video.frames[number], *size) for number in sorted(set(shown))}
-    return np.stack([fitted[number] for number in shown])
 
 
 def hold(frames: np.ndarray, num_frames: int) -> np.ndarray:

@@ -15,6 +15,7 @@ BACKENDS = {
     "video": {
         "diffusers": "mmdiff.pipelines.backends.diffusers_video:load",
         "own": "mmdiff.pipelines.backends.own:load_video",
+        "file": "mmdiff.pipelines.backends.file:load",
     },
     "audio": {
         "own": "mmdiff.pipelines.backends.own:load_audio",
@@ -25,7 +26,7 @@ BACKENDS = {
 }
 GIVE = {
     "video": "a hub id (owner/name, or owner/name@revision) or folder of a diffusers text-to-video pipeline or of a "
-             "model of our own, or NAME:ARGUMENT of an installed backend",
+             "model of our own, file:PATH of a video, or NAME:ARGUMENT of an installed backend",
     "audio": "a hub id (owner/name, or owner/name@revision) or folder of a model of our own or of LTX-2, command:FILE "
              "with a recipe such as configs/backends/mmaudio.yaml, silence, or NAME:ARGUMENT of an installed backend",
 }  # fmt: skip

@@ -5,7 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mmdiff.pipelines.backends.own import frames_at, plan_length
+from mmdiff.pipelines.backends.frames import frames_at
+from mmdiff.pipelines.backends.own import plan_length
 from mmdiff.pipelines.two_stage import LoadOptions, Video, load_text_to_video, load_video_to_audio
 from mmdiff.pipelines.two_stage.windows import sound_of
 

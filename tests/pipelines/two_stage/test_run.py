@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from mmdiff.cli import build_parser, main
-from mmdiff.media import read_clip
+from mmdiff.media import Clip, read_clip, write_mp4
 from mmdiff.pipelines.two_stage import LoadOptions, load_text_to_video, load_video_to_audio
 
 OWN = ("--video-model", "painter:", "--audio-model", "drummer:")
@@ -187,3 +188,28 @@ def test_the_help_has_an_example(capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(["generate", "--help"])
     assert "example:\n  mmdiff generate" in capsys.readouterr().out
+
+
+def test_a_file_of_ones_own_gets_a_sound(plugin, tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 255, (25, 32, 48, 3), np.uint8)
+    wave = np.full((1, 16_000), 0.25, np.float32)
+    write_mp4(tmp_path / "my.mp4", Clip(frames, wave, Fraction(25), 16_000))
+    source = f"file:{tmp_path}/my.mp4"
+    words = ("knocks", "--video-model", source, "--audio-model", "drummer:")
+    assert generate(*words, "-o", tmp_path / "a.mp4") == 0
+    assert generate(*words, "-o", tmp_path / "b.mp4", "--seconds", "0.6", "--fps", "5", "--size", "24x16") == 0
+    assert generate("knocks", "--video-model", source, "--audio", "native", "-o", tmp_path / "c.mp4") == 0
+    made = [read_clip(tmp_path / f"{name}.mp4") for name in "abc"]
+    assert [clip.frames.shape for clip in made] == [(25, 32, 48, 3), (3, 16, 24, 3), (25, 32, 48, 3)]
+    assert [clip.num_samples for clip in made] == [16_000, 9_600, 16_000]
+    assert made[0].waveform[0, 8000:].max() < 0.01 and abs(np.median(made[2].waveform) - 0.25) < 0.02
+    (tmp_path / "sound.mp4").write_bytes((tmp_path / "my.mp4").read_bytes()[:500])
+    capsys.readouterr()
+    for asked, said in (
+        ((source, "--seconds", "9"), "lasts 1.000 s, less than the 9 s asked for"),
+        ((f"file:{tmp_path}/none.mp4",), "no such file"),
+        ((f"file:{tmp_path}/sound.mp4",), "sound.mp4"),
+        ((source, "--lora", "x"), "--lora is for models"),
+    ):
+        assert generate("knocks", "--audio-model", "drummer:", "-o", tmp_path / "d.mp4", "--video-model", *asked) == 2
+        assert said in capsys.readouterr().err
