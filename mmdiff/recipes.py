@@ -14,6 +14,8 @@ TASKS = {
     "super_resolution": ("mmdiff.train.sr", "SuperResolutionRecipe", "SuperResolutionTask"),
     "video_autoencoder": ("mmdiff.train.autoencoder", "VideoAutoencoderRecipe", "VideoAutoencoderTask"),
     "audio_autoencoder": ("mmdiff.train.autoencoder", "AudioAutoencoderRecipe", "AudioAutoencoderTask"),
+    "musicgen": ("mmdiff.personalize.musicgen.task", "MusicgenRecipe", "MusicgenTask"),
+    "personalize_image": ("mmdiff.personalize.image", "ImageRecipe", "PersonalizeImageTask"),
 }
 
 

@@ -48,7 +48,9 @@ class Task(Protocol):
 
     `forward(batch, generator)` returns named scalars: "loss" is minimized; "loss/video", "loss/video/q1" (NaN where no
     example has such a timestep) and any others are logged. The names are the same for every batch. The loader's state
-    is JSON, and its `iter` goes on where the state says. All randomness comes from the generator and torch's own.
+    is JSON, and its `iter` goes on where the state says. All randomness comes from the generator and torch's own. A
+    task that also has `validate(network, step)`, which returns numbers to log, is asked before every preview, of which
+    it then has one before the first step too.
     """
 
     recipe: Any
@@ -114,6 +116,8 @@ class Trainer:
 
     def _loop(self) -> None:
         config = self.config
+        if config.preview_every and not self.step and hasattr(self.task, "validate"):
+            self._preview()
         while self.step < config.max_steps and not self._should_stop():
             values = self._optimize()
             self.step += 1
@@ -224,9 +228,12 @@ class Trainer:
     def _preview(self) -> None:
         if self.monitor is None:
             return
+        last = max(self.step - 1, 0)
+        if hasattr(self.task, "validate"):
+            self.monitor.log(last, self.task.validate(self.average.network, self.step))
         batch = send_to_device(next(iter(self.task.loader(rank=0, world_size=1))), self.accelerator.device)
         generator = torch.Generator(self.accelerator.device).manual_seed(self.recipe.seed)
-        self.monitor.show(self.step - 1, self.task.preview(self.average.network, batch, generator))
+        self.monitor.show(last, self.task.preview(self.average.network, batch, generator))
 
     def _save(self) -> None:
         """Leave a checkpoint, and the model as it is to be used: with the averaged weights."""

@@ -1,0 +1,1 @@
+"""Pretrained diffusion models behind one protocol, so that a method of personalization is written once."""

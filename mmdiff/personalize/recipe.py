@@ -1,0 +1,143 @@
+"""The recipe of image personalization, with the names that users of diffusers' scripts know."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmdiff.personalize.backbones.image import WEIGHTING_SCHEMES, ObjectiveConfig
+from mmdiff.train.optim import TrainConfig
+
+METHODS = ("lora", "dreambooth", "textual_inversion", "custom_diffusion")
+WORD_METHODS = ("textual_inversion", "custom_diffusion")
+PROPERTIES = ("object", "style")
+CAPTION_DROPOUT = 0.05
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """Everything that decides a run which teaches a text-to-image model a concept.
+
+    Paths, prompts and switches have the names of diffusers' scripts; optimizer, batch and steps are those of `train`.
+    A caption is that of an image's `.txt` sidecar, else the prompt. `lora_alpha` is the rank where none is given.
+    `caption_dropout` is 0.05 where none is given, and 0 for methods that learn a word.
+
+    Errors: `ValueError` where settings are impossible, or cannot go together.
+    """
+
+    task: str = "personalize_image"
+    seed: int = 0
+    output_dir: str = "runs/personalize"
+    method: str = "lora"
+    pretrained_model_name_or_path: str = ""
+    # the concept
+    instance_data_dir: str = ""
+    instance_prompt: str = ""
+    # what keeps the model from forgetting the class
+    with_prior_preservation: bool = False
+    class_data_dir: str | None = None  # output_dir/class_images where none is given
+    class_prompt: str = ""
+    num_class_images: int = 100
+    prior_loss_weight: float = 1.0
+    sample_batch_size: int = 4
+    # what is trained
+    train_text_encoder: bool = False
+    rank: int = 16
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    lora_layers: list[str] = field(default_factory=list)
+    lora_blocks: list[int] = field(default_factory=list)
+    placeholder_token: str = ""
+    initializer_token: str = ""
+    learnable_property: str = "object"
+    num_vectors: int = 1
+    # pictures and captions
+    resolution: int = 512
+    use_aspect_ratio_buckets: bool = False
+    center_crop: bool = True
+    random_flip: bool = False
+    caption_dropout: float | None = None
+    max_sequence_length: int = 77  # of T5
+    cache_latents: bool = True
+    pre_compute_text_embeddings: bool = True
+    dataloader_num_workers: int = 0
+    # noise
+    snr_gamma: float | None = None
+    weighting_scheme: str = "logit_normal"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    shift: float | None = None
+    # validation, every train.preview_every steps and before the first
+    validation_prompt: str | None = None
+    num_validation_images: int = 4
+    num_inference_steps: int = 28
+    guidance_scale: float | None = None
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=500, ema_decay=0.0))
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", METHODS), ("learnable_property", PROPERTIES),
+                            ("weighting_scheme", WEIGHTING_SCHEMES)):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: '{getattr(self, name)}' is not known; use {', '.join(known)}")
+        for name in ("rank", "num_vectors", "resolution", "num_class_images", "sample_batch_size",
+                     "num_validation_images", "num_inference_steps", "max_sequence_length"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("lora_dropout", "caption_dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie from 0 to below 1")
+        for name, given in (("lora_alpha", self.lora_alpha), ("shift", self.shift), ("snr_gamma", self.snr_gamma)):
+            if given is not None and not given > 0:
+                raise ValueError(f"{name} is {given}; it must be above 0")
+        if self.prior_loss_weight < 0 or self.dataloader_num_workers < 0:
+            raise ValueError("prior_loss_weight and dataloader_num_workers cannot be negative")
+        self._check_method()
+        self._check_data()
+
+    def _check_method(self) -> None:
+        if self.method in WORD_METHODS:
+            if not self.placeholder_token:
+                raise ValueError(f"placeholder_token: method {self.method} learns a word; name it, such as <my-toy>")
+            if not self.initializer_token.strip():
+                raise ValueError("initializer_token: say in a plain word what the concept is, such as toy; the new "
+                                 "word begins as it")  # fmt: skip
+            if self.instance_prompt and self.placeholder_token not in self.instance_prompt:
+                raise ValueError(f"instance_prompt: '{self.instance_prompt}' lacks the word that is learned, "
+                                 f"{self.placeholder_token}")  # fmt: skip
+            if self.train_text_encoder:
+                raise ValueError(f"train_text_encoder: method {self.method} leaves the text encoder as it is; leave it "
+                                 "out, or use lora or dreambooth")  # fmt: skip
+        elif self.placeholder_token:
+            raise ValueError(f"placeholder_token: method {self.method} learns no new word; write a rare one into "
+                             "instance_prompt, such as 'a photo of sks dog', or use textual_inversion")  # fmt: skip
+        if (self.lora_layers or self.lora_blocks) and self.method != "lora":
+            raise ValueError(f"lora_layers, lora_blocks: method {self.method} has no LoRA; leave them out")
+
+    def _check_data(self) -> None:
+        for name in ("pretrained_model_name_or_path", "instance_data_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: missing; give it in the recipe, or as {name}=...")
+        if self.with_prior_preservation and not self.class_prompt:
+            raise ValueError("class_prompt: with_prior_preservation needs to know the class; say it, such as "
+                             "'a photo of a dog'")  # fmt: skip
+        if self.with_prior_preservation and self.method == "textual_inversion":
+            raise ValueError("with_prior_preservation: textual_inversion changes nothing that could be forgotten; "
+                             "leave it out")  # fmt: skip
+        if self.cache_latents and not self.center_crop:
+            raise ValueError("center_crop: latents that are cached are cut in one place; set cache_latents to false to "
+                             "cut at random")  # fmt: skip
+
+    @property
+    def dropout(self) -> float:
+        """How often a caption is left out."""
+        if self.caption_dropout is None:
+            return 0.0 if self.method in WORD_METHODS else CAPTION_DROPOUT
+        return self.caption_dropout
+
+    @property
+    def class_folder(self) -> Path:
+        """Where images of the class lie, or will."""
+        return Path(self.class_data_dir or Path(self.output_dir) / "class_images").expanduser()
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """How noise is drawn and weighed."""
+        return ObjectiveConfig(self.snr_gamma, self.weighting_scheme, self.logit_mean, self.logit_std, self.shift)

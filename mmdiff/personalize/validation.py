@@ -1,0 +1,70 @@
+"""Watching a concept being learned: a loss at fixed noise, and images of fixed seeds."""
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mmdiff.diffusion.objective import per_example_mse
+from mmdiff.media import Clip
+from mmdiff.personalize.backbones.base import PipelineBackbone
+from mmdiff.personalize.concepts import Picture, View, nearest_bucket
+from mmdiff.personalize.dreambooth import image_seed
+from mmdiff.personalize.images import ImageRequest, make_images
+from mmdiff.personalize.recipe import ImageRecipe
+
+if TYPE_CHECKING:
+    from mmdiff.personalize.image import PersonalizeImageTask
+
+MAX_PICTURES = 8
+NUM_TIMESTEPS = 4
+SILENCE = np.zeros((1, 800), np.float32)
+
+
+@torch.no_grad()
+def fixed_noise_loss(task: "PersonalizeImageTask") -> dict[str, float]:
+    """Return the mean squared error on at most eight pictures, at four timesteps and noise that never change.
+
+    So two numbers of a run, or of two runs on the same pictures, can be compared; the loss of training steps cannot.
+    """
+    numbers = {"validation/loss": _loss_on(task, task.examples.pictures[:MAX_PICTURES], is_class=False)}
+    if task.recipe.with_prior_preservation:
+        numbers["validation/prior_loss"] = _loss_on(task, task.examples.of_class()[:MAX_PICTURES], is_class=True)
+    return numbers
+
+
+def _loss_on(task: "PersonalizeImageTask", pictures: list[Picture], *, is_class: bool) -> float:
+    backbone, device = task.backbone, task.device
+    buckets = task.examples.buckets(backbone.size_multiple)
+    timesteps = backbone.even_timesteps(NUM_TIMESTEPS).to(device)
+    errors = []
+    for number, picture in enumerate(pictures):
+        caption = task.examples.caption(picture, is_class, np.random.default_rng((task.recipe.seed, number)))
+        view = View(*nearest_bucket(picture, buckets))
+        clean = task.latents.one(picture, view).mean.to(device)
+        generator = torch.Generator().manual_seed(image_seed(task.recipe.seed, number))
+        noise = torch.randn((NUM_TIMESTEPS, *clean.shape[1:]), generator=generator).to(device)
+        clean = clean.expand_as(noise)
+        noisy = backbone.add_noise(clean, noise, timesteps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=task.recipe.train.mixed_precision == "bf16"):
+            output = backbone.denoise(noisy, timesteps, task.conditions([caption] * NUM_TIMESTEPS))
+        errors.append(per_example_mse(output, backbone.target(clean, noise, timesteps)).mean().item())
+    return float(np.mean(errors))
+
+
+def validation_images(backbone: PipelineBackbone, recipe: ImageRecipe) -> list[Image.Image]:
+    """Return the images of the validation prompt; image i has the same seed at every step."""
+    prompt, more = recipe.validation_prompt, {}
+    if backbone.word is not None and backbone.denoiser_name == "transformer":
+        prompt, more = backbone.word.spelled(prompt), {"prompt_3": backbone.word.replaced(prompt)}
+    request = ImageRequest(prompt, recipe.resolution, recipe.resolution, recipe.num_inference_steps,
+                           recipe.guidance_scale, more=more)  # fmt: skip
+    return [image for number in range(recipe.num_validation_images) for image in
+            make_images(backbone.pipe, request, [image_seed(recipe.seed, number)])]  # fmt: skip
+
+
+def as_clip(image: Image.Image) -> Clip:
+    """Return an image as a clip of one frame with a tenth of a second of silence."""
+    return Clip(np.asarray(image.convert("RGB"))[None], SILENCE, Fraction(10), 8000)
