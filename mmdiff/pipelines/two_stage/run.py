@@ -19,6 +19,7 @@ from tqdm import tqdm
 import mmdiff
 from mmdiff.media import as_fps
 from mmdiff.pipelines.backends.diffusers_loading import as_device
+from mmdiff.pipelines.released import released_model
 from mmdiff.pipelines.two_stage.prompts import MAX_SEED, Prompt, read_prompts
 from mmdiff.pipelines.two_stage.protocols import LoadOptions, Progress
 from mmdiff.pipelines.two_stage.record import Place, told_info
@@ -26,8 +27,7 @@ from mmdiff.pipelines.two_stage.registry import Choice, choose, load
 from mmdiff.pipelines.two_stage.stages import StageSettings, TwoStagePipeline
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "av")
-DEFAULT_VIDEO_MODEL: str | None = None  # a folder in checkpoints/, where one is shipped
-DEFAULT_AUDIO_MODEL: str | None = None
+DEFAULT_MODELS = {"video": "strikes-video", "audio": "strikes-audio"}  # of those that are released
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ def run_generate(options: argparse.Namespace) -> int:
 
 def _choices(options: argparse.Namespace) -> dict[str, Choice]:
     """Return the backends that the options name; `--audio native` has no second stage."""
-    models = {"video": options.video_model or DEFAULT_VIDEO_MODEL}
+    models = {"video": options.video_model}
     if options.audio != "native":
-        models["audio"] = options.audio_model or DEFAULT_AUDIO_MODEL
+        models["audio"] = options.audio_model
     elif options.audio_model:
         raise ValueError("--audio native keeps the sound that the video model makes; leave --audio-model out, or use "
                          "--audio mix")  # fmt: skip
-    return {kind: choose(kind, model or "") for kind, model in models.items()}
+    return {kind: choose(kind, model or released_model(DEFAULT_MODELS[kind])) for kind, model in models.items()}
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
@@ -132,8 +132,8 @@ def _plan(
     """Return the clips to make."""
     is_file = options.output.suffix == ".mp4"
     common = {
-        "video_model": options.video_model or DEFAULT_VIDEO_MODEL,
-        "audio_model": None if options.audio == "native" else options.audio_model or DEFAULT_AUDIO_MODEL,
+        "video_model": options.video_model or DEFAULT_MODELS["video"],
+        "audio_model": None if options.audio == "native" else options.audio_model or DEFAULT_MODELS["audio"],
         "audio": options.audio,
         "seconds": None if settings.seconds is None else str(settings.seconds),
         "fps": None if settings.fps is None else str(settings.fps),

@@ -147,7 +147,8 @@ def test_a_joint_models_own_sound_is_kept_or_mixed(plugin, tmp_path, mode, level
     (("a", *OWN, "--sample-rate", "7"), "--sample-rate is 7"),
     (("a", *OWN, "--overlap", "0"), "--overlap is 0"),
 ])  # fmt: skip
-def test_mistakes_are_explained(plugin, tmp_path, capsys, words, message):
+def test_mistakes_are_explained(plugin, tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.setattr("mmdiff.pipelines.released.FOLDER", tmp_path)  # no model of ours is there
     assert generate(*words, "-o", tmp_path / "out.mp4") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists() and not (tmp_path / "out.json").exists()
