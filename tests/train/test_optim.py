@@ -76,6 +76,31 @@ def test_a_run_of_prodigy_goes_on_bit_for_bit(tmp_path):
         assert (ours / f"{file}.safetensors").read_bytes() == (theirs / f"{file}.safetensors").read_bytes()
 
 
+class Packed(torch.optim.SGD):
+    """Keeps what it knows in a mapping within a parameter's state, beside plain numbers, as bitsandbytes does."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                packed = state.setdefault("packed", {"codes": torch.zeros(3, dtype=torch.uint8), "scale": 0.1})
+                packed["codes"] = packed["codes"] + 1
+                state["step"] = state.get("step", 0) + 1
+        return super().step(closure)
+
+
+def test_nested_state_and_plain_numbers_come_back_as_what_they_were(tmp_path):
+    network = nn.Linear(4, 8)
+    optimizer = Packed(network.parameters(), lr=0.1)
+    descend(network, optimizer, 3)
+    path = save_checkpoint(tmp_path, RunTensors(network, network, optimizer), RunFacts(3, [None]), {}, 1)
+    fresh = Packed(network.parameters(), lr=0.1)
+    load_checkpoint(path, RunTensors(network, network, fresh), {}, 1)
+    state = fresh.state[network.weight]
+    assert state["step"] == 3 and isinstance(state["step"], int) and state["packed"]["scale"] == 0.1
+    assert state["packed"]["codes"].tolist() == [3, 3, 3]
+
+
 @pytest.mark.parametrize(("name", "package"), [("prodigy", "prodigyopt"), ("adamw8bit", "bitsandbytes")])
 def test_a_package_that_is_missing_is_named_with_the_command_that_mends_it(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

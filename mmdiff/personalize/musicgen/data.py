@@ -1,5 +1,6 @@
 """A folder of music as chunks with captions and codes, and the endless stream of batches of them."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -221,13 +222,27 @@ class ChunkStream:
             self.position += 1
             yield self._batch([self.chunks[self._at(place)] for place in range(first, first + self.batch_size)])
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches were handed out."""
-        return {"position": self.position}
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches were handed out, and of which chunks."""
+        return {"position": self.position, "chunks": self.fingerprint}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after so many batches."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after so many batches.
+
+        Errors: `ValueError` where the chunks or their captions are others.
+        """
+        if state["chunks"] != self.fingerprint:
+            raise ValueError("dataset_path: its music or its captions are not those that this run began with; restore "
+                             "them, or begin another run with a new output_dir")  # fmt: skip
         self.position = state["position"]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the chunks are known by: the hash of their captions and codes, in order."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks:
+            digest.update(f"{chunk.caption}\0{tuple(chunk.codes.shape)}".encode() + chunk.codes.numpy().tobytes())
+        return digest.hexdigest()
 
     def _at(self, place: int) -> int:
         turn, rest = divmod(place, len(self.chunks))

@@ -57,6 +57,8 @@ class MusicgenRecipe:
                              f"must be positive and not above the second")  # fmt: skip
         if self.auto_labeling and self.one_same_description is None and self.min_seconds < 1:
             raise ValueError(f"min_seconds is {self.min_seconds}; labels of auto_labeling need a second of sound")
+        if self.train.compile:
+            raise ValueError("train.compile: generation shares the decoder with training; set it to false")
         train = replace(self.train, **house_names(self))
         for name in ("lr", "epochs", "updates_per_epoch", "batch_size"):
             object.__setattr__(self, name, None)

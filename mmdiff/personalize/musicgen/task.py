@@ -44,7 +44,7 @@ class MusicgenTask(nn.Module):
         )  # fmt: skip
         self.network = Trained(learning(self.model))
         if recipe.train.gradient_checkpointing:
-            self.music.network.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+            self.music.network.decoder.activation_checkpointing_enable({"use_reentrant": False})
 
     def loader(self, *, rank: int, world_size: int) -> ChunkStream:
         """Return the endless, resumable stream of training batches of this rank."""

@@ -171,7 +171,11 @@ def test_every_chunk_comes_once_before_any_comes_again_and_a_stream_goes_on_wher
     assert order[:5] != order[5:10] or order[5:10] != order[10:15]
     assert batches[0]["codes"].shape[2] == max(lengths[i] for i in order[:2])
     other = stream()
-    other.load_state_dict({"position": 7})
+    for _ in zip(range(7), one := stream()):
+        pass
+    with pytest.raises(ValueError, match="not those that this run began with"):
+        ChunkStream(chunks[:4], batch_size=2, pad=mono.pad, seed=4).load_state_dict(one.state_dict())
+    other.load_state_dict({**one.state_dict(), "position": 7})
     assert torch.equal(next(iter(other))["codes"], batches[7]["codes"])
     ranks = [stream(rank=rank, world_size=2) for rank in range(2)]
     assert seen([next(iter(ranks[0])), next(iter(ranks[1]))]) == order[:4]

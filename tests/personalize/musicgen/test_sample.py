@@ -23,10 +23,11 @@ def exports(tmp_path_factory) -> dict[str, Path]:
     """Return folders by method, each with weights that a step or two of training could have left, and the bases."""
     folders = {}
     songs = tmp_path_factory.mktemp("songs")
-    for channels, side in enumerate(("mono", "stereo"), 1):
-        save_wav(songs / "song.wav", chord(1.0))
-        folders[side] = write_musicgen(tmp_path_factory.mktemp(side), channels=channels)
-        for method in ("lora", "full"):
+    save_wav(songs / "song.wav", chord(1.0))
+    for side, methods in (("mono", ("lora", "full")), ("stereo", ("lora",)), ("melody", ("dora",))):
+        how = {"channels": 2 if side == "stereo" else 1, "melody": side == "melody"}
+        folders[side] = write_musicgen(tmp_path_factory.mktemp(side), **how)
+        for method in methods:
             output = tmp_path_factory.mktemp(f"{side}-{method}")
             words = (f"model_version={folders[side]}", f"dataset_path={songs}", f"output_dir={output}")
             task = build_task(load_recipe(LORA, [*words, *SMALL, f"method={method}"]))
@@ -43,7 +44,7 @@ def options(model: Path, output: Path, **more) -> argparse.Namespace:
     return argparse.Namespace(**{"model": model, "output": output, **common, **more})
 
 
-@pytest.mark.parametrize("kind", ["mono-lora", "mono-full", "stereo-lora"])
+@pytest.mark.parametrize("kind", ["mono-lora", "mono-full", "stereo-lora", "melody-dora"])
 def test_music_is_written_with_how_it_was_made(kind, exports, tmp_path, capsys):
     assert run_sample(options(exports[kind], tmp_path / "out")) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2

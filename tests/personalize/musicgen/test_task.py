@@ -249,6 +249,7 @@ def test_the_names_that_users_know_become_those_of_the_house(monkeypatch):
     ("drop_probability=1.0", "below 1"), ("min_seconds=40", "not above the second"), ("epochs=0", "at least 1"),
     ("train.learning_rate=0.001", "lr says train.learning_rate=0.0002"), ("dataset_pat=x", "did you mean"),
     ("train.max_steps=17", "epochs and updates_per_epoch says"),
+    ("train.compile=true", "train.compile"),
 ])  # fmt: skip
 def test_impossible_recipes_are_refused(word, message):
     with pytest.raises(ValueError, match=message):
