@@ -181,5 +181,5 @@ def _load_v2a(source: str, options: LoadOptions) -> OwnVideoToAudioTransformer:
 
     pipe, facts = _load(source, options, VideoToAudioPipeline)
     limit = pipe.clip.duration_seconds if pipe.audio_codec.starts_with_one else None
-    info = BackendInfo("own video-to-audio", **facts, max_seconds=limit, needs_text=pipe.takes_text)
+    info = BackendInfo("own video-to-audio", **facts, max_seconds=limit, needs_text=False)
     return OwnVideoToAudioTransformer(pipe, info)

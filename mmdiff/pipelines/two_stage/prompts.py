@@ -21,11 +21,19 @@ class Prompt:
         for name in ("prompt", "negative_prompt"):
             if not isinstance(getattr(self, name), str | None) or (name == "prompt" and self.prompt is None):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; write text")
-        if not self.prompt.strip():
-            raise ValueError("the prompt is empty; say what is to be seen and heard")
         is_whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if self.seed is not None and not (is_whole and 0 <= self.seed <= MAX_SEED):
             raise ValueError(f"seed is {self.seed!r}; write a whole number from 0 to {MAX_SEED}")
+
+
+def one_prompt(text: str) -> Prompt:
+    """Return the prompt of one clip.
+
+    Errors: `ValueError` where it is empty.
+    """
+    if not text.strip():
+        raise ValueError("the prompt is empty; say what is to be seen and heard")
+    return Prompt(text)
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -44,7 +52,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not text in UTF-8 ({error})") from error
-    read = _from_json if path.suffix == ".jsonl" else lambda line: Prompt(line.strip())
+    read = _from_json if path.suffix == ".jsonl" else lambda line: one_prompt(line.strip())
     prompts = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -67,4 +75,6 @@ def _from_json(line: str) -> Prompt:
             near = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"unknown name {name!r}; " + (f"did you mean {near[0]!r}?" if near else
                                                            f"known are {', '.join(known)}"))  # fmt: skip
-    return Prompt(**values)
+    prompt = Prompt(**values)
+    one_prompt(prompt.prompt)
+    return prompt

@@ -20,7 +20,7 @@ import mmdiff
 from mmdiff.media import as_fps
 from mmdiff.pipelines.backends.diffusers_loading import as_device
 from mmdiff.pipelines.released import released_model
-from mmdiff.pipelines.two_stage.prompts import MAX_SEED, Prompt, read_prompts
+from mmdiff.pipelines.two_stage.prompts import MAX_SEED, Prompt, one_prompt, read_prompts
 from mmdiff.pipelines.two_stage.protocols import LoadOptions, Progress
 from mmdiff.pipelines.two_stage.record import Place, told_info
 from mmdiff.pipelines.two_stage.registry import Choice, choose, load
@@ -116,14 +116,18 @@ def _choices(options: argparse.Namespace) -> dict[str, Choice]:
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
-    """Return what clips are to be made of: refused before any model is asked for."""
-    if (options.prompt is None) == (options.prompts is None):
+    """Return what clips are to be made of: refused before any model is asked for. A file's picture needs no prompt."""
+    num_given = (options.prompt is not None) + (options.prompts is not None)
+    has_picture = (options.video_model or "").startswith("file:")  # which needs no words
+    if num_given > 1 or not (num_given or has_picture):
         raise ValueError("give one PROMPT, or a file of them with --prompts")
     if not 0 <= options.seed <= MAX_SEED:
         raise ValueError(f"--seed is {options.seed}; use a whole number from 0 to {MAX_SEED}")
     if options.output.suffix == ".mp4" and options.prompts:
         raise ValueError(f"-o {options.output}: name a folder for the clips of a prompt file")
-    return read_prompts(options.prompts) if options.prompts else [Prompt(options.prompt)]
+    if options.prompts:
+        return read_prompts(options.prompts)
+    return [Prompt("") if options.prompt is None else one_prompt(options.prompt)]
 
 
 def _plan(

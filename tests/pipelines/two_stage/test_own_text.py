@@ -80,7 +80,7 @@ def test_a_prompt_becomes_a_video_and_a_joint_model_keeps_its_sound(folders, nam
 
 def test_sound_follows_picture_prompt_and_guidance(folders):
     backend, steps = load_video_to_audio(str(folders["sound"]), CPU), []
-    assert backend.info.needs_text and backend.info.sample_rate == 80 and backend.info.max_seconds is None
+    assert not backend.info.needs_text and backend.info.sample_rate == 80 and backend.info.max_seconds is None
     frames = np.random.default_rng(0).integers(0, 256, (30, 20, 24, 3), dtype=np.uint8)
     video = Video(frames, Fraction(24))
     sound = sound_of(backend, video, "ball on wood", callback=lambda *x: steps.append(x), **SETTINGS)

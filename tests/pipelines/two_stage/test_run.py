@@ -196,7 +196,7 @@ def test_a_file_of_ones_own_gets_a_sound(plugin, tmp_path, capsys):
     wave = np.full((1, 16_000), 0.25, np.float32)
     write_mp4(tmp_path / "my.mp4", Clip(frames, wave, Fraction(25), 16_000))
     source = f"file:{tmp_path}/my.mp4"
-    words = ("knocks", "--video-model", source, "--audio-model", "drummer:")
+    words = ("--video-model", source, "--audio-model", "drummer:")  # a picture needs no prompt
     assert generate(*words, "-o", tmp_path / "a.mp4") == 0
     assert generate(*words, "-o", tmp_path / "b.mp4", "--seconds", "0.6", "--fps", "5", "--size", "24x16") == 0
     assert generate("knocks", "--video-model", source, "--audio", "native", "-o", tmp_path / "c.mp4") == 0
