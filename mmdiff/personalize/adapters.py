@@ -1,5 +1,6 @@
 """LoRA (Hu et al. 2021) through peft, on a denoiser and text encoders; files keep the true alpha."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,20 @@ def save_lora(folder: Path, pipe: Any, modules: dict[str, nn.Module]) -> None:
     layers = {f"{name}_lora_layers": lora_state(module) for name, module in modules.items()}
     facts = {f"{name}_lora_adapter_metadata": lora_metadata(module) for name, module in modules.items()}
     type(pipe).save_lora_weights(folder, weight_name=WEIGHTS, **layers, **facts)
+    order_metadata(folder / WEIGHTS)
     (folder / COMFY_WEIGHTS).parent.mkdir(exist_ok=True)
     save_file(kohya_state(modules), folder / COMFY_WEIGHTS, metadata={"format": "pt"})
+
+
+def order_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which its writer leaves in another order every time."""
+    contents = path.read_bytes()
+    start = 8 + int.from_bytes(contents[:8], "little")
+    header = json.loads(contents[8:start])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    path.write_bytes(len(text).to_bytes(8, "little") + text + contents[start:])
 
 
 def load_lora(folder: Path, modules: dict[str, nn.Module]) -> None:

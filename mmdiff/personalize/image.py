@@ -90,7 +90,7 @@ class PersonalizeImageTask(nn.Module):
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss on the concept and, with prior preservation, on its class."""
         device = batch["is_class"].device
-        self._settle()
+        self.settle()
         backbone = self.backbone
         clean = self.encode(batch).draw(generator)
         captions = self._dropped(batch["caption"], generator)
@@ -119,7 +119,7 @@ class PersonalizeImageTask(nn.Module):
     def validate(self, network: nn.Module, step: int) -> dict[str, float]:
         """Measure the loss at noise and timesteps that never change, and write images of the validation prompt."""
         recipe = self.recipe
-        self._settle()
+        self.settle()
         self.backbone.to(self.device)
         with in_place_of(self.network, network), self._measuring():
             numbers = fixed_noise_loss(self)
@@ -150,6 +150,20 @@ class PersonalizeImageTask(nn.Module):
         with in_place_of(self.network, network):
             write_export(folder, self.method.export, facts)
 
+    def settle(self) -> None:
+        """Move the model to the device of what is trained, and fill the caches, once."""
+        if self.is_settled:
+            return
+        self.backbone.to(self.device)
+        stream = self.examples.stream(self.backbone.size_multiple, rank=0, world_size=1)
+        if self.recipe.cache_latents:
+            for picture, view, _ in stream.views():
+                self.latents.one(picture, view)
+        if self.caches_text:
+            self.texts.many(["", *self.examples.all_captions()], self.device)
+        self.is_settled = True
+        self._rest()
+
     def _prepare_denoiser(self) -> None:
         settings, backbone = self.recipe.train, self.backbone
         if settings.gradient_checkpointing:
@@ -174,20 +188,6 @@ class PersonalizeImageTask(nn.Module):
             yield
         finally:
             self._set_modes(is_training=True)
-
-    def _settle(self) -> None:
-        """Move the model to the device of what is trained, and fill the caches, once."""
-        if self.is_settled:
-            return
-        self.backbone.to(self.device)
-        stream = self.examples.stream(self.backbone.size_multiple, rank=0, world_size=1)
-        if self.recipe.cache_latents:
-            for picture, view, _ in stream.views():
-                self.latents.one(picture, view)
-        if self.caches_text:
-            self.texts.many(["", *self.examples.all_captions()], self.device)
-        self.is_settled = True
-        self._rest()
 
     def _rest(self) -> None:
         """Leave on the device what training needs."""

@@ -23,25 +23,30 @@ NUM_TIMESTEPS = 4
 SILENCE = np.zeros((1, 800), np.float32)
 
 
-@torch.no_grad()
 def fixed_noise_loss(task: "PersonalizeImageTask") -> dict[str, float]:
     """Return the mean squared error on at most eight pictures, at four timesteps and noise that never change.
 
     So two numbers of a run, or of two runs on the same pictures, can be compared; the loss of training steps cannot.
     """
-    numbers = {"validation/loss": _loss_on(task, task.examples.pictures[:MAX_PICTURES], is_class=False)}
+    numbers = {"validation/loss": loss_on(task, _called(task, task.examples.pictures, is_class=False))}
     if task.recipe.with_prior_preservation:
-        numbers["validation/prior_loss"] = _loss_on(task, task.examples.of_class()[:MAX_PICTURES], is_class=True)
+        numbers["validation/prior_loss"] = loss_on(task, _called(task, task.examples.of_class(), is_class=True))
     return numbers
 
 
-def _loss_on(task: "PersonalizeImageTask", pictures: list[Picture], *, is_class: bool) -> float:
+def _called(task: "PersonalizeImageTask", pictures: list[Picture], *, is_class: bool) -> list[tuple[Picture, str]]:
+    rngs = [np.random.default_rng((task.recipe.seed, number)) for number in range(MAX_PICTURES)]
+    return [(picture, task.examples.caption(picture, is_class, rng)) for picture, rng in zip(pictures, rngs)]
+
+
+@torch.no_grad()
+def loss_on(task: "PersonalizeImageTask", examples: list[tuple[Picture, str]]) -> float:
+    """Return the mean squared error on pictures under captions, at timesteps and noise that never change."""
     backbone, device = task.backbone, task.device
     buckets = task.examples.buckets(backbone.size_multiple)
     timesteps = backbone.even_timesteps(NUM_TIMESTEPS).to(device)
     errors = []
-    for number, picture in enumerate(pictures):
-        caption = task.examples.caption(picture, is_class, np.random.default_rng((task.recipe.seed, number)))
+    for number, (picture, caption) in enumerate(examples):
         view = View(*nearest_bucket(picture, buckets))
         clean = task.latents.one(picture, view).mean.to(device)
         generator = torch.Generator().manual_seed(image_seed(task.recipe.seed, number))

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmdiff.personalize.image import PersonalizeImageTask
 from mmdiff.personalize.recipe import ImageRecipe
 from mmdiff.train.optim import TrainConfig
-from tests.personalize.tiny import BUILDERS, SIZE, write_model
+from tests.personalize.teaching import train
+from tests.personalize.tiny import BUILDERS, SIZE, write_model, write_pictures
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +17,21 @@ def models(tmp_path_factory) -> dict[str, Path]:
     """The folders of the tiny models, by name."""
     root = tmp_path_factory.mktemp("models")
     return {name: write_model(name, root / name) for name in BUILDERS}
+
+
+@pytest.fixture(scope="session")
+def taught(models, tmp_path_factory) -> Path:
+    """A tiny model that has been taught two words for two colours, as a folder."""
+    root = tmp_path_factory.mktemp("taught")
+    pictures = write_pictures(root / "pictures", ("dog", "car"), has_captions=True)
+    torch.manual_seed(0)
+    task = PersonalizeImageTask(ImageRecipe(
+        method="dreambooth", pretrained_model_name_or_path=str(models["sd2"]), instance_data_dir=str(pictures),
+        resolution=SIZE, caption_dropout=0.0, train=TrainConfig(batch_size=4, ema_decay=0.0),
+    ))  # fmt: skip
+    train(task, 90, 1e-2)
+    task.export(root / "export", task.network)
+    return root / "export"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """LoRA files: what is trained comes back the same in plain diffusers, whatever alpha is."""
 
+import json
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -46,6 +48,9 @@ def test_plain_diffusers_makes_the_same_with_an_alpha_that_is_not_the_rank(name,
     with safe_open(tmp_path / "export" / WEIGHTS, "pt") as file:
         assert '.lora_alpha": 16.0' in file.metadata()["lora_adapter_metadata"]
         assert str(tmp_path) not in str(file.metadata()), "no path of this machine"
+    contents = (tmp_path / "export" / WEIGHTS).read_bytes()
+    header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
+    assert list(header["__metadata__"]) == ["format", "lora_adapter_metadata"], "the same bytes every time"
 
 
 def test_the_file_for_comfyui_holds_the_true_alpha_and_merges_by_hand(models, task_of, tmp_path):
