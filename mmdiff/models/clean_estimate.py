@@ -2,7 +2,8 @@
 
 Noise has as many dimensions as the latents; a network that answers with noise, or with a velocity that holds it, must
 carry all of them from end to end. Where it is hardly wider than the latents it cannot, and what it lacks stays in the
-sample as noise. Clean latents lie near few dimensions.
+sample as noise. Clean latents lie near few dimensions, but for a random texture (the spectrogram of a hiss): of that
+the best linear estimate is a share of the noisy latents themselves (Karras et al. 2022, section 5), added here.
 """
 
 from torch import Tensor
@@ -12,13 +13,17 @@ LEAST_SIGMA = 0.05  # an error of the estimate counts no more than twentyfold
 State = dict[str, Tensor]
 
 
-def velocities(clean: State, noisy: State, timesteps: State) -> State:
-    """Return (noisy - clean) / sigma in float32 for every modality, from timesteps `b` (Li and He 2025, section 4).
+def velocities(output: State, noisy: State, timesteps: State, texture: float) -> State:
+    """Return (noisy - estimate) / sigma in float32 for every modality, from timesteps `b` (Li and He 2025, section 4).
 
-    It points from the estimate to the state, as `mmdiff.diffusion.flow.velocity` does from data to noise.
+    The estimate is the network's `output` and the share of `noisy` that is right for latents of mean 0 and deviation
+    `texture`. The velocity points from it to the state, as `mmdiff.diffusion.flow.velocity` does from data to noise.
     """
     found = {}
-    for name, estimate in clean.items():
-        sigma = (timesteps[name].float() / NUM_TIMESTEPS).clamp(min=LEAST_SIGMA)
-        found[name] = (noisy[name].float() - estimate.float()) / sigma.reshape(-1, *[1] * (estimate.ndim - 1))
+    for name, own in output.items():
+        sigma = (timesteps[name].float() / NUM_TIMESTEPS).clamp(min=LEAST_SIGMA).reshape(-1, *[1] * (own.ndim - 1))
+        signal = 1 - sigma
+        share = signal * texture**2 / (signal**2 * texture**2 + sigma**2)
+        state = noisy[name].float()
+        found[name] = (state - share * state - own.float()) / sigma
     return found

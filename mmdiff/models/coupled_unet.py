@@ -71,7 +71,7 @@ class CoupledUNetConfig:
     timestep_per_modality: bool = False
     given_channel: bool = False  # tell both branches which of their steps are given clean
     text_channels: int = 0  # of a text encoder's states, whose summary both branches are told; 0: no text
-    clean_estimate: bool = False  # flow matching: estimate clean latents, answer with the velocity that follows
+    texture: float | None = None  # flow: estimate clean latents beyond a random texture of this deviation, inside
     frame_phase: bool = False  # tell the audio branch where in its frame every step lies
     time_grid: tuple[str, ...] = ()  # a TimeGrid's words, set by the task where sound is no whole multiple of picture
 
@@ -329,7 +329,8 @@ class CoupledUNet(ModelMixin, ConfigMixin):
             x = {name: concatenated(x[name], skip[name]) for name in MODALITIES}
             x = self._run(stage, x, time, remaining)
         output = {name: self.head[name](activated(self.norm_out[name], x[name])) for name in MODALITIES}
-        return velocities(output, noisy, timesteps) if self.settings.clean_estimate else output
+        texture = self.settings.texture
+        return output if texture is None else velocities(output, noisy, timesteps, texture)
 
     def _shifts(self, video: Tensor, generator: torch.Generator | None, shifts) -> Iterator[Tensor | None]:
         """Return the shift of every cross-modal block that has a window, in the order of the calls."""
