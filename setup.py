@@ -40,7 +40,7 @@ EXTRAS = {
     "ray": RAY,
     "personalize": PERSONALIZE,
     "separate": SEPARATE,
-    "adam8bit": ["bitsandbytes>=0.46"],  # train.optimizer=adamw8bit, on a GPU
+    "adam8bit": ["bitsandbytes>=0.46,<1"],  # train.optimizer=adamw8bit
     "bench": ["imageio-ffmpeg>=0.6"],  # the ffmpeg that cutting is measured against
     "decord": ["decord==0.6.0"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9,<0.16", "webdataset>=1.0", *DATA, *CAPTION, *FEATURES, *RAY,

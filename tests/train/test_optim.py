@@ -101,6 +101,24 @@ def test_nested_state_and_plain_numbers_come_back_as_what_they_were(tmp_path):
     assert state["packed"]["codes"].tolist() == [3, 3, 3]
 
 
+def test_8_bit_moments_come_back_to_the_bit(tmp_path):
+    pytest.importorskip("bitsandbytes")
+
+    def large() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 1024), nn.Linear(1024, 8))  # small tensors keep all their bits
+        return network, make_optimizer(network.parameters(), TrainConfig(optimizer="adamw8bit", learning_rate=1e-3))
+
+    network, optimizer = large()
+    descend(network, optimizer, 3)
+    path = save_checkpoint(tmp_path, RunTensors(network, network, optimizer), RunFacts(3, [None]), {}, 1)
+    assert any(x.dtype == torch.uint8 for x in load_file(path / "optimizer.safetensors").values())
+    expected = descend(network, optimizer, 3)
+    other, fresh = large()
+    load_checkpoint(path, RunTensors(other, other, fresh), {}, 1)
+    assert descend(other, fresh, 3) == expected
+
+
 @pytest.mark.parametrize(("name", "package"), [("prodigy", "prodigyopt"), ("adamw8bit", "bitsandbytes")])
 def test_a_package_that_is_missing_is_named_with_the_command_that_mends_it(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
