@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from mmdiff.media import Clip
 from mmdiff.personalize.exports import write_export
 from mmdiff.personalize.musicgen.codes import Cache, begin, delay
-from mmdiff.personalize.musicgen.data import Chunk, ChunkSettings, ChunkStream, Folder, check_captions, list_audio
+from mmdiff.personalize.musicgen.data import Chunk, ChunkSettings, Folder, check_captions, list_audio
 from mmdiff.personalize.musicgen.methods import adapt, begin_from, group_of, learning
 from mmdiff.personalize.musicgen.model import MusicGen, load_musicgen
 from mmdiff.personalize.musicgen.recipe import MusicgenRecipe
 from mmdiff.personalize.musicgen.sample import generate
 from mmdiff.personalize.musicgen.separate import VocalRemover
+from mmdiff.personalize.musicgen.stream import ChunkStream
 from mmdiff.personalize.trained import Trained, in_place_of
 
 PREVIEW_SECONDS = 5.0

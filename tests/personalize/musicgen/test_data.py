@@ -8,8 +8,9 @@ import torch
 
 from mmdiff.personalize.musicgen import data
 from mmdiff.personalize.musicgen.codes import Cache, begin, delay, encode_sound
-from mmdiff.personalize.musicgen.data import ChunkSettings, ChunkStream, Folder, caption_of, cut, list_audio
+from mmdiff.personalize.musicgen.data import ChunkSettings, Folder, caption_of, cut, list_audio
 from mmdiff.personalize.musicgen.model import load_musicgen
+from mmdiff.personalize.musicgen.stream import ChunkStream
 from tests.personalize.musicgen.tiny_musicgen import HOP, RATE, chord, save_wav, write_musicgen
 
 SETTINGS = ChunkSettings(2.0, 0.5, "slow guitar", auto_labeling=False)
