@@ -1,6 +1,6 @@
 """The recipe of image personalization, with the names that users of diffusers' scripts know."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmdiff.personalize.backbones.image import WEIGHTING_SCHEMES, ObjectiveConfig
@@ -10,6 +10,16 @@ METHODS = ("lora", "dreambooth", "textual_inversion", "custom_diffusion")
 WORD_METHODS = ("textual_inversion", "custom_diffusion")
 PROPERTIES = ("object", "style")
 CAPTION_DROPOUT = 0.05
+DEFAULTS = {"max_steps": 500, "ema_decay": 0.0}
+# What scripts of diffusers call settings of `train`.
+FLAGS = {
+    "learning_rate": "learning_rate", "train_batch_size": "batch_size", "max_train_steps": "max_steps",
+    "gradient_accumulation_steps": "gradient_accumulation_steps", "gradient_checkpointing": "gradient_checkpointing",
+    "mixed_precision": "mixed_precision", "lr_scheduler": "schedule", "lr_warmup_steps": "warmup_steps",
+    "max_grad_norm": "max_grad_norm", "adam_weight_decay": "weight_decay", "optimizer": "optimizer",
+    "use_8bit_adam": "optimizer", "checkpointing_steps": "checkpoint_every",
+    "checkpoints_total_limit": "checkpoints_total_limit", "validation_steps": "preview_every",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,7 @@ class ImageRecipe:
 
     Paths, prompts and switches have the names of diffusers' scripts; optimizer, batch and steps are those of `train`.
     A caption is that of an image's `.txt` sidecar, else the prompt. `lora_alpha` is the rank where none is given.
+    `learning_rate` and others of the scripts' names may stand for what `train` calls by another.
     `caption_dropout` is 0.05 where none is given, and 0 for methods that learn a word.
 
     Errors: `ValueError` where settings are impossible, or cannot go together.
@@ -70,9 +81,28 @@ class ImageRecipe:
     num_validation_images: int = 4
     num_inference_steps: int = 28
     guidance_scale: float | None = None
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=500, ema_decay=0.0))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(**DEFAULTS))
+    # other words for settings of `train`, into which they go: null in a recipe that is built
+    learning_rate: float | None = None
+    train_batch_size: int | None = None
+    max_train_steps: int | None = None
+    gradient_accumulation_steps: int | None = None
+    gradient_checkpointing: bool | None = None
+    mixed_precision: str | None = None
+    lr_scheduler: str | None = None
+    lr_warmup_steps: int | None = None
+    max_grad_norm: float | None = None
+    adam_weight_decay: float | None = None
+    optimizer: str | None = None
+    use_8bit_adam: bool | None = None
+    checkpointing_steps: int | None = None
+    checkpoints_total_limit: int | None = None
+    validation_steps: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "train", with_flags(self))
+        for name in FLAGS:
+            object.__setattr__(self, name, None)
         for name, known in (("method", METHODS), ("learnable_property", PROPERTIES),
                             ("weighting_scheme", WEIGHTING_SCHEMES)):  # fmt: skip
             if getattr(self, name) not in known:
@@ -141,3 +171,26 @@ class ImageRecipe:
     def objective(self) -> ObjectiveConfig:
         """How noise is drawn and weighed."""
         return ObjectiveConfig(self.snr_gamma, self.weighting_scheme, self.logit_mean, self.logit_std, self.shift)
+
+
+def with_flags(recipe: ImageRecipe) -> TrainConfig:
+    """Return a recipe's `train` with what it says by the scripts' names.
+
+    Errors: `ValueError` where both are said and differ.
+    """
+    usual, settings = TrainConfig(**DEFAULTS), {}
+    for flag, name in FLAGS.items():
+        value = getattr(recipe, flag)
+        if value is None or (flag == "use_8bit_adam" and not value):
+            continue
+        if flag == "use_8bit_adam":
+            value = "adamw8bit"
+        elif name == "schedule" and value == "constant":
+            value = "constant_with_warmup"
+        elif name == "optimizer":
+            value = value.lower()
+        said = settings.get(name, getattr(recipe.train, name))
+        if said not in (value, getattr(usual, name)):
+            raise ValueError(f"{flag} says train.{name}={value}, and the recipe says {said} too; give one of them")
+        settings[name] = value
+    return replace(recipe.train, **settings)

@@ -123,6 +123,22 @@ def test_recipes_of_the_house_are_known_and_mistakes_are_refused(task_of, recipe
         load_recipe(tmp_path / "recipe.yaml")
 
 
+def test_settings_of_training_may_have_the_names_of_scripts(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: personalize_image\npretrained_model_name_or_path: x\ninstance_data_dir: y\n"
+                    "lr_scheduler: constant\ntrain: {schedule: constant_with_warmup, batch_size: 2}\n")  # fmt: skip
+    words = ["learning_rate=1", "optimizer=Prodigy", "max_train_steps=7", "validation_steps=3", "train_batch_size=2"]
+    recipe = load_recipe(path, words)
+    train = recipe.train
+    assert (train.learning_rate, train.optimizer, train.max_steps, train.preview_every) == (1.0, "prodigy", 7, 3)
+    assert recipe.max_train_steps is None, "said once: a run may go on with more steps"
+    assert load_recipe(path, ["use_8bit_adam=true"]).train.optimizer == "adamw8bit"
+    with pytest.raises(ValueError, match=r"train_batch_size says train\.batch_size=3, and the recipe says 2"):
+        load_recipe(path, ["train_batch_size=3"])
+    with pytest.raises(ValueError, match="use_8bit_adam says"):
+        load_recipe(path, ["optimizer=prodigy", "use_8bit_adam=true"])
+
+
 def test_one_image_only_is_a_warning(task_of, tmp_path, caplog):
     task_of("sd1", write_pictures(tmp_path / "pictures"), instance_prompt="dog")
     assert "one image only" in caplog.text

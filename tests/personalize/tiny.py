@@ -96,7 +96,7 @@ def stable_diffusion(prediction_type: str = "epsilon"):
                                    requires_safety_checker=False)  # fmt: skip
 
 
-def stable_diffusion_3(has_t5: bool = True):
+def stable_diffusion_3():
     """Stable Diffusion 3: flow matching, two CLIPs and T5."""
     transformer = SD3Transformer2DModel(
         sample_size=SIZE // 4, patch_size=2, in_channels=8, num_layers=2, attention_head_dim=8, num_attention_heads=2,
@@ -104,7 +104,7 @@ def stable_diffusion_3(has_t5: bool = True):
         pos_embed_max_size=16,
     )  # fmt: skip
     (first, tokenizer), (second, tokenizer_2) = clip(16, is_projected=True), clip(16, is_projected=True)
-    third, tokenizer_3 = t5(32) if has_t5 else (None, None)
+    third, tokenizer_3 = t5(32)
     return StableDiffusion3Pipeline(
         transformer=transformer, vae=autoencoder(8, shift=0.1), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=first, tokenizer=tokenizer, text_encoder_2=second, tokenizer_2=tokenizer_2, text_encoder_3=third,
