@@ -27,12 +27,15 @@ def attach_lora(module: nn.Module, targets: Sequence[str], rank: int, alpha: flo
     Errors: `ValueError` where a target is none of the network's layers, or peft is not installed.
     """
     require("peft", "method lora")
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, init_lora_weights="gaussian",
                         target_modules=list(targets))  # fmt: skip
     try:
-        module.add_adapter(config)
+        if hasattr(module, "add_adapter"):
+            module.add_adapter(config)
+        else:  # AudioLDM 2's U-Net
+            inject_adapter_in_model(config, module, ADAPTER)
     except ValueError as error:
         raise ValueError(f"lora_layers, lora_blocks: {type(module).__name__} has no layers {', '.join(targets)} "
                          f"({error})") from error  # fmt: skip
@@ -50,12 +53,22 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save_lora(folder: Path, pipe: Any, modules: dict[str, nn.Module]) -> None:
-    """Write the LoRAs of a pipeline's parts twice: for diffusers, with metadata, and for ComfyUI, with alphas."""
+    """Write the LoRAs of a pipeline's parts twice: for diffusers, with metadata, and for ComfyUI, with alphas.
+
+    Pipelines of sound take no LoRA: there it is for `load_lora_adapter(folder, prefix="unet")` of their U-Net, and for
+    ComfyUI there is none.
+    """
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+
+    is_image = hasattr(pipe, "save_lora_weights")
+    writer = type(pipe) if is_image else StableDiffusionLoraLoaderMixin
     folder.mkdir(parents=True, exist_ok=True)
     layers = {f"{name}_lora_layers": lora_state(module) for name, module in modules.items()}
     facts = {f"{name}_lora_adapter_metadata": lora_metadata(module) for name, module in modules.items()}
-    type(pipe).save_lora_weights(folder, weight_name=WEIGHTS, **layers, **facts)
+    writer.save_lora_weights(folder, weight_name=WEIGHTS, **layers, **facts)
     order_metadata(folder / WEIGHTS)
+    if not is_image:
+        return
     (folder / COMFY_WEIGHTS).parent.mkdir(exist_ok=True)
     save_file(kohya_state(modules), folder / COMFY_WEIGHTS, metadata={"format": "pt"})
 

@@ -59,7 +59,8 @@ def initial_rows(tower: Tower, words: str, num_vectors: int) -> Tensor:
     table = tower.encoder.get_input_embeddings().weight.detach().float()
     if not words.strip():
         return table.mean(0).expand(num_vectors, -1).clone()
-    ids = tower.tokenizer(words, add_special_tokens=False)["input_ids"]
+    spelled = (tower.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (f" {words}", words))
+    ids = min(spelled, key=len)  # as within a sentence, where RoBERTa's tokens tell the two apart
     if not ids or tower.tokenizer.unk_token_id in ids:
         raise ValueError(f"initializer_token: the model's {tower.name} does not know {words!r}; name what the concept "
                          "is in plain words, such as toy")  # fmt: skip

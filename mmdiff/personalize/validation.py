@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmdiff.diffusion.objective import per_example_mse
 from mmdiff.media import Clip
 from mmdiff.personalize.backbones.base import PipelineBackbone
 from mmdiff.personalize.concepts import Picture, View, nearest_bucket
@@ -39,23 +38,15 @@ def _called(task: "PersonalizeImageTask", pictures: list[Picture], *, is_class: 
     return [(picture, task.examples.caption(picture, is_class, rng)) for picture, rng in zip(pictures, rngs)]
 
 
-@torch.no_grad()
 def loss_on(task: "PersonalizeImageTask", examples: list[tuple[Picture, str]]) -> float:
     """Return the mean squared error on pictures under captions, at timesteps and noise that never change."""
-    backbone, device = task.backbone, task.device
-    buckets = task.examples.buckets(backbone.size_multiple)
-    timesteps = backbone.even_timesteps(NUM_TIMESTEPS).to(device)
+    buckets = task.examples.buckets(task.backbone.size_multiple)
     errors = []
     for number, (picture, caption) in enumerate(examples):
-        view = View(*nearest_bucket(picture, buckets))
-        clean = task.latents.one(picture, view).mean.to(device)
+        clean = task.latents.one(picture, View(*nearest_bucket(picture, buckets))).mean
         generator = torch.Generator().manual_seed(image_seed(task.recipe.seed, number))
-        noise = torch.randn((NUM_TIMESTEPS, *clean.shape[1:]), generator=generator).to(device)
-        clean = clean.expand_as(noise)
-        noisy = backbone.add_noise(clean, noise, timesteps)
-        with torch.autocast(device.type, torch.bfloat16, enabled=task.recipe.train.mixed_precision == "bf16"):
-            output = backbone.denoise(noisy, timesteps, task.conditions([caption] * NUM_TIMESTEPS))
-        errors.append(per_example_mse(output, backbone.target(clean, noise, timesteps)).mean().item())
+        noise = torch.randn((NUM_TIMESTEPS, *clean.shape[1:]), generator=generator)
+        errors.append(task.fixed_loss(clean, caption, noise))
     return float(np.mean(errors))
 
 

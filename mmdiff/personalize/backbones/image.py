@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
-from mmdiff.diffusion.objective import Objective, draw_uniform
-from mmdiff.diffusion.schedule import DiffusionConfig, exact_alphas_cumprod
+from mmdiff.diffusion.objective import Objective
+from mmdiff.diffusion.schedule import DiffusionConfig
 from mmdiff.personalize.backbones.base import PipelineBackbone, Posterior, Tower
+from mmdiff.personalize.backbones.unet import UNetBackbone
 from mmdiff.pipelines.backends.diffusers_loading import load_pipeline
 from mmdiff.pipelines.backends.hub import pipeline_class_of
 from mmdiff.pipelines.two_stage.protocols import LoadOptions
@@ -23,7 +23,6 @@ PIPELINES = {
     "StableDiffusion3Pipeline": "StableDiffusion3Pipeline",
     "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
 }
-UNET_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 MMDIT_LAYERS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.add_k_proj",
                 "attn.add_v_proj", "attn.to_add_out")  # fmt: skip
 WEIGHTING_SCHEMES = ("logit_normal", "uniform")
@@ -86,8 +85,8 @@ class ImageBackbone(PipelineBackbone):
             return self.pipe.vae.decode(given).sample.clamp(-1, 1)
 
 
-class StableDiffusionBackbone(ImageBackbone):
-    """A U-Net with CLIP: the scheduler says which noise schedule, and whether epsilon or v is predicted."""
+class StableDiffusionBackbone(UNetBackbone, ImageBackbone):
+    """A U-Net with CLIP."""
 
     def __init__(self, pipe: Any, config: ObjectiveConfig, source: str = "model"):
         channels = pipe.unet.config.in_channels
@@ -95,13 +94,7 @@ class StableDiffusionBackbone(ImageBackbone):
             raise ValueError(f"{source}: its U-Net takes {channels} channels, its autoencoder makes "
                              f"{pipe.vae.config.latent_channels}; models that fill in or enlarge images cannot be "
                              "personalized here")  # fmt: skip
-        scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
-        diffusion = DiffusionConfig(
-            num_train_timesteps=scheduler.config.num_train_timesteps, snr_gamma=config.snr_gamma,
-            prediction_type=scheduler.config.prediction_type,
-        )  # fmt: skip
-        objective = Objective(diffusion, exact_alphas_cumprod(scheduler))
-        super().__init__(pipe, "unet", objective, [Tower("text_encoder", pipe.tokenizer, pipe.text_encoder)])
+        super().__init__(pipe, [Tower("text_encoder", pipe.tokenizer, pipe.text_encoder)], config.snr_gamma)
         self.size_multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
 
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -113,27 +106,9 @@ class StableDiffusionBackbone(ImageBackbone):
         """Return the U-Net's prediction."""
         return self.denoiser(noisy.to(self.denoiser.dtype), timesteps, **conditions).sample
 
-    def draw_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Draw whole timesteps, each as likely as any other."""
-        return draw_uniform(batch_size, self.objective.config.num_train_timesteps, generator)
-
-    def even_timesteps(self, count: int) -> Tensor:
-        """Return so many whole timesteps, spread evenly."""
-        total = self.objective.config.num_train_timesteps
-        return (((torch.arange(count) + 0.5) * total / count).floor()).long()
-
-    def adapter_targets(self, layers: Sequence[str], blocks: Sequence[int]) -> list[str]:
-        """Return the names of attention's layers.
-
-        Errors: `ValueError` where blocks are numbered: a U-Net's are not alike.
-        """
-        if blocks:
-            raise ValueError("lora_blocks: a U-Net's blocks have no numbers; leave it out, and name lora_layers")
-        return list(layers or UNET_LAYERS)
-
 
 class StableDiffusion3Backbone(ImageBackbone):
-    """A multimodal transformer with two CLIPs and, where it is there, T5, which never learns."""
+    """A multimodal transformer with two CLIPs and T5, which never learns."""
 
     def __init__(self, pipe: Any, config: ObjectiveConfig, max_sequence_length: int = 77):
         if config.snr_gamma is not None:
@@ -144,9 +119,8 @@ class StableDiffusion3Backbone(ImageBackbone):
         towers = [
             Tower("text_encoder", pipe.tokenizer, pipe.text_encoder),
             Tower("text_encoder_2", pipe.tokenizer_2, pipe.text_encoder_2),
+            Tower("text_encoder_3", pipe.tokenizer_3, pipe.text_encoder_3, is_open=False),
         ]
-        if pipe.text_encoder_3 is not None:
-            towers.append(Tower("text_encoder_3", pipe.tokenizer_3, pipe.text_encoder_3, is_open=False))
         super().__init__(pipe, "transformer", Objective(diffusion, None), towers)
         self.config, self.max_sequence_length = config, max_sequence_length
         self.size_multiple = pipe.vae_scale_factor * pipe.transformer.config.patch_size
