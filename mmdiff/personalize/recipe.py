@@ -51,6 +51,7 @@ class ImageRecipe:
     sample_batch_size: int = 4
     # what is trained
     train_text_encoder: bool = False
+    text_encoder_lr: float | None = None  # train.learning_rate where none is given
     rank: int = 16
     lora_alpha: float | None = None
     lora_dropout: float = 0.0
@@ -138,6 +139,11 @@ class ImageRecipe:
         elif self.placeholder_token:
             raise ValueError(f"placeholder_token: method {self.method} learns no new word; write a rare one into "
                              "instance_prompt, such as 'a photo of sks dog', or use textual_inversion")  # fmt: skip
+        if self.text_encoder_lr is not None and not (self.train_text_encoder and 0 < self.text_encoder_lr < 0.05):
+            raise ValueError(f"text_encoder_lr is {self.text_encoder_lr}; it is a rate between 0 and 0.05, where "
+                             "train_text_encoder is true")  # fmt: skip
+        if self.text_encoder_lr is not None and self.train.optimizer == "prodigy":
+            raise ValueError("text_encoder_lr: prodigy finds one rate for all; leave it out, or use adamw")
         if (self.lora_layers or self.lora_blocks) and self.method != "lora":
             raise ValueError(f"lora_layers, lora_blocks: method {self.method} has no LoRA; leave them out")
 
@@ -161,6 +167,14 @@ class ImageRecipe:
         if self.caption_dropout is None:
             return 0.0 if self.method in WORD_METHODS else CAPTION_DROPOUT
         return self.caption_dropout
+
+    @property
+    def rate_shares(self) -> dict[str, float]:
+        """The rates of parts of the model as shares of `train.learning_rate`, where they differ."""
+        if self.text_encoder_lr is None:
+            return {}
+        share = self.text_encoder_lr / self.train.learning_rate
+        return dict.fromkeys(("text_encoder", "text_encoder_2"), share)
 
     @property
     def class_folder(self) -> Path:

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,7 +78,9 @@ def _check_rate(config: TrainConfig) -> None:
         )
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], config: TrainConfig
+) -> torch.optim.Optimizer:
     """Return the recipe's optimizer with its learning rate and decay.
 
     Prodigy has a warm-up's steps left out of its estimate and Adam's bias corrected, as its authors advise where a rate
@@ -102,6 +105,14 @@ def _package(name: str, config: TrainConfig) -> ModuleType:
     except ImportError as error:
         raise ValueError(f"train.optimizer={config.optimizer} needs the package {name}, which cannot be imported "
                          f"({error}); run `pip install {name}`, or set train.optimizer=adamw") from error  # fmt: skip
+
+
+def by_rate(groups: dict[str, list[nn.Parameter]], shares: dict[str, float]) -> list[dict[str, Any]]:
+    """Return groups of parameters that learn as an optimizer takes them; `shares` are of the recipe's rate, by name."""
+    return [
+        {"params": learning, "lr_share": shares.get(name, 1.0)}
+        for name, parameters in groups.items() if (learning := [each for each in parameters if each.requires_grad])
+    ]  # fmt: skip
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -25,7 +25,7 @@ from mmdiff.config import save_recipe
 from mmdiff.log import get_logger
 from mmdiff.media import Clip
 from mmdiff.train.monitor import Monitor, check_groups, coverage, gathered_means, gradient_norms, is_quartile
-from mmdiff.train.optim import MovingAverage, learning_rate, make_optimizer
+from mmdiff.train.optim import MovingAverage, by_rate, learning_rate, make_optimizer
 from mmdiff.train.state import (
     RunFacts,
     RunTensors,
@@ -50,7 +50,7 @@ class Task(Protocol):
     example has such a timestep) and any others are logged. The names are the same for every batch. The loader's state
     is JSON, and its `iter` goes on where the state says. All randomness comes from the generator and torch's own. A
     task that also has `validate(network, step)`, which returns numbers to log, is asked before every preview, of which
-    it then has one before the first step too.
+    it then has one before the first step too. One with `rate_shares()` has groups of parameters learn at another rate.
     """
 
     recipe: Any
@@ -148,7 +148,8 @@ class Trainer:
         self.groups = task.parameter_groups()
         check_groups(self.groups, task.network)
         self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, config)
+        shares = task.rate_shares() if hasattr(task, "rate_shares") else {}
+        self.optimizer = make_optimizer(by_rate(self.groups, shares) if shares else self.parameters, config)
         self.loader = task.loader(rank=accelerator.process_index, world_size=accelerator.num_processes)
         if checkpoints:
             self._resume(checkpoints[-1])
@@ -181,7 +182,7 @@ class Trainer:
         if is_good:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norms["grad_norm"])
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_share", 1.0)
             self.optimizer.step()
             self.average.update(self.task.network, self.step)
         self.optimizer.zero_grad(set_to_none=True)

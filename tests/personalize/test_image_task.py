@@ -70,7 +70,7 @@ def test_captions_are_left_out_as_often_as_asked(task_of, tmp_path):
 
 
 @pytest.mark.parametrize(("model", "settings"), [
-    ("sd3", {"method": "lora", "rank": 2, "train_text_encoder": True, "lora_dropout": 0.1}),
+    ("sd3", {"method": "lora", "rank": 2, "train_text_encoder": True, "text_encoder_lr": 1e-5, "lora_dropout": 0.1}),
     ("sd2", {"method": "textual_inversion", "placeholder_token": "<x>", "initializer_token": "toy"}),
 ])  # fmt: skip
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(model, settings, recipe_of, tmp_path):
@@ -137,6 +137,25 @@ def test_settings_of_training_may_have_the_names_of_scripts(tmp_path):
         load_recipe(path, ["train_batch_size=3"])
     with pytest.raises(ValueError, match="use_8bit_adam says"):
         load_recipe(path, ["optimizer=prodigy", "use_8bit_adam=true"])
+
+
+def test_the_text_encoder_may_learn_at_a_rate_of_its_own(recipe_of, tmp_path):
+    pictures, moved = write_pictures(tmp_path / "pictures"), {}
+    for rate in (None, 1e-5):
+        AcceleratorState._reset_state()
+        recipe = recipe_of("sd1", pictures, method="dreambooth", instance_prompt="photo of dog",
+                           train_text_encoder=True, text_encoder_lr=rate, output_dir=str(tmp_path / f"run-{rate}"),
+                           train={"max_steps": 1, "learning_rate": 1e-3})  # fmt: skip
+        task = build_task(recipe)
+        before = {name: value.clone() for name, value in task.network.named_parameters()}
+        assert run_training(recipe, lambda _, task=task: task) == 0
+        changes = {name: (value - before[name]).abs().max().item() for name, value in task.network.named_parameters()}
+        moved[rate] = [max(change for name, change in changes.items() if name.startswith(part))
+                       for part in ("unet", "text_encoder")]  # fmt: skip
+    assert moved[None] == pytest.approx([1e-3, 1e-3], rel=0.01), "AdamW's first step is as long as its rate"
+    assert moved[1e-5] == pytest.approx([1e-3, 1e-5], rel=0.01)
+    with pytest.raises(ValueError, match="where train_text_encoder is true"):
+        recipe_of("sd1", pictures, instance_prompt="dog", text_encoder_lr=1e-5)
 
 
 def test_one_image_only_is_a_warning(task_of, tmp_path, caplog):
