@@ -46,9 +46,13 @@ class TextCache:
 
     @torch.no_grad()
     def many(self, captions: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """Return the conditions of captions, on a device. Each is encoded by itself, and so the same in any batch."""
+        """Return the conditions of captions, on a device.
+
+        Each is encoded by itself and in its encoder's own precision, and so the same in any batch and at any time.
+        """
         for caption in dict.fromkeys(captions):
             if caption not in self.kept:
-                self.kept[caption] = {name: value.cpu() for name, value in self.encode([caption]).items()}
+                with torch.autocast(device.type, enabled=False):
+                    self.kept[caption] = {name: value.cpu() for name, value in self.encode([caption]).items()}
         found = [self.kept[caption] for caption in captions]
         return {name: torch.cat([each[name] for each in found]).to(device) for name in found[0]}

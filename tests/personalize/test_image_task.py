@@ -209,3 +209,14 @@ def test_bfloat16_leaves_what_is_trained_in_float32(recipe_of, tmp_path):
     result["loss"].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in task.network.parameters())
     assert np.isfinite(task.validate(task.network, 0)["validation/loss"])
+
+
+def test_what_is_cached_does_not_depend_on_who_asks_first(task_of, tmp_path):
+    pictures, found = write_pictures(tmp_path / "pictures"), []
+    for is_mixed in (False, True):
+        task = task_of("sd1", pictures, method="dreambooth", instance_prompt="dog")
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            task.settle()
+            posterior = task.encode(next(iter(task.loader(rank=0, world_size=1))))
+            found.append((posterior.mean, task.conditions(["dog"])["encoder_hidden_states"]))
+    assert all(torch.equal(first, second) for first, second in zip(*found))
