@@ -13,17 +13,17 @@ LEAST_SIGMA = 0.05  # an error of the estimate counts no more than twentyfold
 State = dict[str, Tensor]
 
 
-def velocities(output: State, noisy: State, timesteps: State, texture: float) -> State:
+def velocities(output: State, noisy: State, timesteps: State, texture: dict[str, float]) -> State:
     """Return (noisy - estimate) / sigma in float32 for every modality, from timesteps `b` (Li and He 2025, section 4).
 
-    The estimate is the network's `output` and the share of `noisy` that is right for latents of mean 0 and deviation
-    `texture`. The velocity points from it to the state, as `mmdiff.diffusion.flow.velocity` does from data to noise.
+    The estimate is the network's `output` and the share of `noisy` that is right for latents of mean 0 and the
+    modality's deviation in `texture`. The velocity points from it to the state, as `mmdiff.diffusion.flow.velocity` does from data to noise.
     """
     found = {}
     for name, own in output.items():
         sigma = (timesteps[name].float() / NUM_TIMESTEPS).clamp(min=LEAST_SIGMA).reshape(-1, *[1] * (own.ndim - 1))
-        signal = 1 - sigma
-        share = signal * texture**2 / (signal**2 * texture**2 + sigma**2)
+        signal, variance = 1 - sigma, texture[name] ** 2
+        share = signal * variance / (signal**2 * variance + sigma**2)
         state = noisy[name].float()
         found[name] = (state - share * state - own.float()) / sigma
     return found

@@ -71,7 +71,7 @@ class CoupledUNetConfig:
     timestep_per_modality: bool = False
     given_channel: bool = False  # tell both branches which of their steps are given clean
     text_channels: int = 0  # of a text encoder's states, whose summary both branches are told; 0: no text
-    texture: float | None = None  # flow: estimate clean latents beyond a random texture of this deviation, inside
+    texture: tuple[float, ...] = ()  # flow: estimate clean latents beyond a random texture, picture's and sound's
     frame_phase: bool = False  # tell the audio branch where in its frame every step lies
     time_grid: tuple[str, ...] = ()  # a TimeGrid's words, set by the task where sound is no whole multiple of picture
 
@@ -82,6 +82,7 @@ class CoupledUNetConfig:
             "cross_attention_windows",
             "video_attention_resolutions",
             "audio_attention_resolutions",
+            "texture",
             "time_grid",
         ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -89,6 +90,8 @@ class CoupledUNetConfig:
             raise ValueError(
                 "model: cross_attention_windows must give one window for each of cross_attention_resolutions"
             )
+        if len(self.texture) not in (0, 2) or not all(0 <= deviation < math.inf for deviation in self.texture):
+            raise ValueError(f"model: texture is {self.texture}; give the deviation of the picture's and the sound's")
         for multiplier in self.channel_multipliers:
             width = multiplier * self.model_channels
             if width % self.norm_groups or width % self.num_heads:
@@ -329,8 +332,8 @@ class CoupledUNet(ModelMixin, ConfigMixin):
             x = {name: concatenated(x[name], skip[name]) for name in MODALITIES}
             x = self._run(stage, x, time, remaining)
         output = {name: self.head[name](activated(self.norm_out[name], x[name])) for name in MODALITIES}
-        texture = self.settings.texture
-        return output if texture is None else velocities(output, noisy, timesteps, texture)
+        texture = dict(zip(MODALITIES, self.settings.texture))
+        return velocities(output, noisy, timesteps, texture) if texture else output
 
     def _shifts(self, video: Tensor, generator: torch.Generator | None, shifts) -> Iterator[Tensor | None]:
         """Return the shift of every cross-modal block that has a window, in the order of the calls."""

@@ -74,7 +74,7 @@ class JointRecipe:
             raise ValueError("num_classes: clips carry no classes to train on; leave the setting out")
         if self.diffusion.prediction_type == "flow" and self.network.learn_sigma:
             raise ValueError("learn_sigma: flow matching has no variance to learn; leave the setting out")
-        has_texture = self.transformer is None and self.model.texture is not None
+        has_texture = self.transformer is None and self.model.texture
         if has_texture and (self.diffusion.prediction_type, self.diffusion.num_train_timesteps) != ("flow", 1000):
             raise ValueError("model.texture: is for prediction_type flow with 1000 timesteps; leave it out")
         if self.diffusion.timestep_mode == "per_modality" and len(self.network.modalities) == 1:
