@@ -17,7 +17,8 @@ def velocities(output: State, noisy: State, timesteps: State, texture: dict[str,
     """Return (noisy - estimate) / sigma in float32 for every modality, from timesteps `b` (Li and He 2025, section 4).
 
     The estimate is the network's `output` and the share of `noisy` that is right for latents of mean 0 and the
-    modality's deviation in `texture`. The velocity points from it to the state, as `mmdiff.diffusion.flow.velocity` does from data to noise.
+    modality's deviation in `texture`. The velocity points from it to the state, as `mmdiff.diffusion.flow.velocity`
+    does from data to noise.
     """
     found = {}
     for name, own in output.items():
