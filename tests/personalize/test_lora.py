@@ -1,14 +1,18 @@
 """LoRA files: what is trained comes back the same in plain diffusers, whatever alpha is."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import sklearn
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mmdiff.personalize.adapters import COMFY_WEIGHTS, WEIGHTS
+from tests.personalize.teaching import loss_when_called, train
 from tests.personalize.tiny import write_pictures
 
 PROMPT = "photo of sks dog"
@@ -103,3 +107,21 @@ def test_layers_and_blocks_can_be_chosen(task_of, tmp_path):
         task_of("sd1", pictures, instance_prompt=PROMPT, lora_layers=["nothing"])
     with pytest.raises(ValueError, match="no numbers"):
         task_of("sd1", pictures, instance_prompt=PROMPT, lora_blocks=[0])
+
+
+def test_real_photos_keep_their_shape_and_are_learned(taught, task_of, tmp_path):
+    images = Path(sklearn.__file__).parent / "datasets/images"  # china.jpg and flower.jpg, which librosa brings along
+    (tmp_path / "pictures").mkdir()
+    for name in ("china", "flower"):
+        shutil.copy(images / f"{name}.jpg", tmp_path / "pictures")
+        (tmp_path / "pictures" / f"{name}.txt").write_text(f"photo of {name}")
+    task = task_of("sd2", tmp_path / "pictures", pretrained_model_name_or_path=str(taught), rank=8,
+                   use_aspect_ratio_buckets=True, resolution=32)  # fmt: skip
+    assert "2 images (2 of 40x24), 2 with" in task.preflight(), "640 x 427 pixels"
+    photos = {each.path.stem: [each] for each in task.examples.pictures}
+    before = {name: loss_when_called(task, f"photo of {name}", photos[name]) for name in photos}
+    train(task, 60, 1e-2)
+    after = {name: loss_when_called(task, f"photo of {name}", photos[name]) for name in photos}
+    assert all(after[name] < 0.8 * before[name] for name in photos), (before, after)
+    swapped = loss_when_called(task, "photo of flower", photos["china"])
+    assert swapped > after["china"], "each by its own caption"
