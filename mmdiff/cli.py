@@ -347,7 +347,10 @@ def _add_personalize(commands) -> None:
     images.add_argument("--offload", choices=("none", "model", "sequential"), default="none",
                         help="keep resting parts of large models off the GPU (default: %(default)s)")  # fmt: skip
     music = sample.add_argument_group("music")
-    music.add_argument("--seconds", type=float, help="duration (default: 10)")
+    music.add_argument("--seconds", type=float, help="duration (default: 10, or that of --audio)")
+    music.add_argument("--audio", type=Path, metavar="FILE", help="tell this sound anew with the prompt")
+    music.add_argument("--strength", type=float, metavar="W",
+                       help="of --audio: 0 leaves it as it is, 1 leaves nothing of it (default: 0.5)")  # fmt: skip
     music.add_argument("--top-k", type=int, help="of how many codes each is drawn (default: 250)")
     music.add_argument("--temperature", type=float, help="how evenly they are drawn (default: 1)")
 

@@ -16,6 +16,7 @@ TASKS = {
     "audio_autoencoder": ("mmdiff.train.autoencoder", "AudioAutoencoderRecipe", "AudioAutoencoderTask"),
     "musicgen": ("mmdiff.personalize.musicgen.task", "MusicgenRecipe", "MusicgenTask"),
     "personalize_image": ("mmdiff.personalize.image", "ImageRecipe", "PersonalizeImageTask"),
+    "personalize_audio": ("mmdiff.personalize.audio", "AudioRecipe", "PersonalizeAudioTask"),
 }
 
 

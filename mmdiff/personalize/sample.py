@@ -14,7 +14,8 @@ from mmdiff.log import get_logger
 from mmdiff.personalize.exports import read_record
 
 # A record's family -> the module whose `run_sample(options)` makes something of a prompt.
-FAMILIES = {"image": "mmdiff.personalize.sample", "musicgen": "mmdiff.personalize.musicgen.sample"}
+FAMILIES = {"image": "mmdiff.personalize.sample", "musicgen": "mmdiff.personalize.musicgen.sample",
+            "audio": "mmdiff.personalize.audio_sample"}  # fmt: skip
 PACKAGES = ("torch", "diffusers", "transformers", "peft")
 MAX_SEED = 2**32 - 1
 
@@ -30,6 +31,9 @@ def run_personalized_sampling(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.model}: its record names the family {family!r}; here it can be "
                          f"{', '.join(FAMILIES)}")  # fmt: skip
     _check(options)
+    for name in ("audio", "strength"):
+        if getattr(options, name) is not None and family != "audio":
+            raise ValueError(f"--{name}: this model cannot tell a sound anew (its family is {family}); leave it out")
     return import_module(FAMILIES[family]).run_sample(options)
 
 
@@ -56,7 +60,7 @@ def run_sample(options: argparse.Namespace) -> int:
         "prompt": options.prompt, "negative_prompt": options.negative_prompt, "model": str(options.model),
         "base_model": options.base or record.get("base_model"), "record": record,
         "num_inference_steps": options.steps, "guidance_scale": options.guidance_scale,
-        "width": request.width, "height": request.height, "lora_scale": options.lora_scale, "software": _software(),
+        "width": request.width, "height": request.height, "lora_scale": options.lora_scale, "software": software(),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -99,7 +103,8 @@ def _print(rows: list[dict[str, Any]], *, is_json: bool) -> None:
         print(f"{row['file']:<{width}}  {row['seed']:>10}  {row['prompt'][:60]}")
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Return the versions of what makes things here."""
     versions = {"python": platform.python_version(), "mmdiff": mmdiff.__version__}
     for name in PACKAGES:
         try:

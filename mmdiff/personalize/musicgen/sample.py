@@ -93,7 +93,7 @@ def run_sample(options: argparse.Namespace) -> int:
     if not 0 < seconds < math.inf:
         raise ValueError(f"--seconds is {seconds}; give a positive number")
     drawing = Drawing(**{name: given[name] for name in asdict(Drawing()) if name in given})
-    files = _files(Path(options.output), options.num_generations)
+    files = new_files(Path(options.output), options.num_generations)
     music, record = load_trained(str(options.model), given.get("base"))
     music.network.to(as_device(given.get("device"))).eval()
     facts = {"prompt": options.prompt, "seconds": seconds, "sample_rate": music.sample_rate, **asdict(drawing),
@@ -111,7 +111,11 @@ def run_sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _files(folder: Path, count: int) -> list[Path]:
+def new_files(folder: Path, count: int) -> list[Path]:
+    """Return the WAV files to write.
+
+    Errors: `FileExistsError` where one of them, or the JSON beside it, is there.
+    """
     files = [folder / f"{number:05d}.wav" for number in range(count)]
     for path in files:
         for taken in (path, path.with_suffix(".json")):

@@ -1,0 +1,119 @@
+"""Music personalization on models that diffuse sound: the task that trains any method on any backbone."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmdiff.data.loader import as_loader
+from mmdiff.media import Clip
+from mmdiff.personalize.adapters import LoraMethod
+from mmdiff.personalize.audio_concepts import crop, mean_loudness
+from mmdiff.personalize.audio_examples import AudioExamples, ClipStream
+from mmdiff.personalize.audio_music import MusicRequest, encode_source, make_sound, restore_loudness
+from mmdiff.personalize.audio_recipe import AudioRecipe
+from mmdiff.personalize.backbones.audio import load_audio_backbone
+from mmdiff.personalize.backbones.base import Posterior
+from mmdiff.personalize.dreambooth import FullMethod, image_seed
+from mmdiff.personalize.musicgen.sample import write_wav
+from mmdiff.personalize.task import PersonalizeTask
+from mmdiff.personalize.textual_inversion import TextualInversionMethod
+from mmdiff.personalize.trained import in_place_of
+
+__all__ = ["AudioRecipe", "PersonalizeAudioTask"]
+METHODS = {"lora": LoraMethod, "dreambooth": FullMethod, "textual_inversion": TextualInversionMethod}
+MAX_CLIPS = 8  # on which the loss is measured
+NUM_TIMESTEPS = 4
+PICTURE = np.zeros((1, 16, 16, 3), np.uint8)
+
+
+class PersonalizeAudioTask(PersonalizeTask):
+    """Denoise latents of a concept's clips for their captions; the model itself is no part of the module."""
+
+    def __init__(self, recipe: AudioRecipe):
+        examples = AudioExamples(recipe)
+        is_whole = recipe.method == "dreambooth" or recipe.train.mixed_precision == "no"
+        backbone = load_audio_backbone(recipe.pretrained_model_name_or_path, recipe.snr_gamma,
+                                       dtype="float32" if is_whole else "bfloat16")  # fmt: skip
+        examples.read(backbone.sample_rate, backbone.num_samples(recipe.seconds))
+        method = METHODS[recipe.method](backbone, examples.with_first_words())
+        super().__init__(recipe, backbone, method, caches_text=True)
+        self.examples = examples
+        self.shown: list[Clip] = []
+
+    def loader(self, *, rank: int, world_size: int) -> Any:
+        """Return the endless, resumable stream of this rank."""
+        stream = ClipStream(self.examples, self.backbone.peak, rank=rank, world_size=world_size)
+        return as_loader(stream, self.recipe.dataloader_num_workers)
+
+    def preflight(self) -> str:
+        """Return what the folders hold, as a table; what is wrong with them was refused before."""
+        return self.examples.table()
+
+    def encode(self, batch: dict[str, Any]) -> Posterior:
+        """Return the latents of a batch's pieces as the autoencoder's posterior."""
+        return self.backbone.posterior(batch["waveform"])
+
+    def settle(self) -> None:
+        """Move the model to the device of what is trained, and encode all captions that no training changes."""
+        if self.is_settled:
+            return
+        self.backbone.to(self.device)
+        if self.caches_text:
+            self.texts.many(["", *self.examples.captions()], self.device)
+        self.is_settled = True
+
+    def validate(self, network: nn.Module, step: int) -> dict[str, float]:
+        """Measure the loss at noise and timesteps that never change, and write music of the validation prompt."""
+        recipe = self.recipe
+        self.settle()
+        with in_place_of(self.network, network), self._measuring():
+            loss = self.validation_loss()
+            made = self._validation_sounds()
+        folder = Path(recipe.output_dir) / "validation" / f"step-{step:07d}"
+        for number, wave in enumerate(made):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_wav(folder / f"{number:02d}.wav", wave, self.backbone.sample_rate)
+        self.shown = [Clip(PICTURE, wave, Fraction(1), self.backbone.sample_rate) for wave in made]
+        return {"validation/loss": loss}
+
+    def validation_loss(self, caption: str | None = None) -> float:
+        """Return the loss on the beginnings of at most eight clips at fixed noise, under a caption."""
+        caption, errors = caption or self.examples.captions()[0], []
+        for number, recording in enumerate(self.examples.recordings[:MAX_CLIPS]):
+            clean = encode_source(self.backbone, crop(recording.waveform, 0, self.examples.length))
+            generator = torch.Generator().manual_seed(image_seed(self.recipe.seed, number))
+            noise = torch.randn((NUM_TIMESTEPS, *clean.shape[1:]), generator=generator)
+            errors.append(self.fixed_loss(clean, caption, noise))
+        return float(np.mean(errors))
+
+    def preview(self, network: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> list[Clip]:
+        """Return the validation music made last; there is no picture to it."""
+        return self.shown
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the record of an export states: also how loud the clips were, on average, before training."""
+        recipe = self.recipe
+        lora = {"rank": recipe.rank, "lora_alpha": recipe.lora_alpha, "lora_layers": list(recipe.lora_layers)}
+        return {
+            "family": "audio", "method": recipe.method, "base_model": recipe.pretrained_model_name_or_path,
+            "instance_prompt": self.examples.captions()[0], "object_class": self.examples.named.object_class,
+            "seconds": recipe.seconds, "sample_rate": self.backbone.sample_rate,
+            "loudness_lufs": mean_loudness(self.examples.recordings),
+            **({"lora": lora} if recipe.method == "lora" else {}),
+        }  # fmt: skip
+
+    def _validation_sounds(self) -> list[np.ndarray]:
+        recipe = self.recipe
+        if not recipe.validation_prompt:
+            return []
+        request = MusicRequest(recipe.validation_prompt, recipe.seconds, recipe.num_inference_steps,
+                               recipe.guidance_scale)  # fmt: skip
+        loudness, made = mean_loudness(self.examples.recordings), []
+        for number in range(recipe.num_validation_clips):
+            wave = make_sound(self.backbone, request, image_seed(recipe.seed, number))
+            made.append(restore_loudness(wave, self.backbone.sample_rate, loudness)[0])
+        return made
