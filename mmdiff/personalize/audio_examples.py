@@ -79,6 +79,8 @@ class AudioExamples:
                  f"LUFS; {self.length / self.sample_rate:.2f} s are heard at a time",
                  f"called: '{self.captions()[0]}'" + (f" and {len(self.captions()) - 1} more"
                                                       if len(self.captions()) > 1 else "")]  # fmt: skip
+        if self.named.object_class:
+            lines.append(f"class: {self.named.object_class}" + (f" ({self.named.word})" if self.named.word else ""))
         if self.backgrounds:
             lines.append(f"backgrounds: {len(self.backgrounds)} clips, {self.recipe.snr_decibels:g} dB below")
         return "\n".join(lines)

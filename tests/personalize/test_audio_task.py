@@ -30,13 +30,12 @@ def test_a_word_that_begins_as_drum_comes_to_mean_guitar(audio_taught, audio_tas
     table = task.backbone.towers[0].encoder.get_input_embeddings().table.weight.clone()
     with task._measuring():
         right, wrong, before = (task.validation_loss(each) for each in (" guitar", " drum", WORD))
-    assert right < 0.6 * wrong, "the model understands its words"
-    assert before == pytest.approx(wrong, rel=0.05), "the new word begins as drum"
+    assert right < 0.5 * wrong, "the model understands its words"
+    assert before == pytest.approx(wrong, rel=1e-4), "the new word begins as drum"
     train(task, 40, 0.1)
     with task._measuring():
         after = task.validation_loss(WORD)
-    print(right, wrong, before, after)
-    assert after < 0.75 * before
+    assert after < 0.5 * before
     assert torch.equal(task.backbone.towers[0].encoder.get_input_embeddings().table.weight, table)
     task.export(tmp_path / "export", task.network)
     assert torch.equal(load_file(tmp_path / "export" / LEARNED)[WORD], task.network.state_dict()["rows.text_encoder"])

@@ -129,7 +129,8 @@ def audioldm2():
     second, tokenizer_2 = t5(32)
     tokenizer_2.model_max_length = 64
     reader = GPT2LMHeadModel(GPT2Config(n_embd=WIDTH, n_head=2, n_layer=1, n_positions=256, vocab_size=16,
-                                        bos_token_id=0, eos_token_id=1, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))  # fmt: skip
+                                        bos_token_id=0, eos_token_id=1, resid_pdrop=0.0, embd_pdrop=0.0,
+                                        attn_pdrop=0.0))  # fmt: skip
     reader.config.max_new_tokens = 8
     unet = AudioLDM2UNet2DConditionModel(
         block_out_channels=(WIDTH, WIDTH), layers_per_block=1, norm_num_groups=4, sample_size=13, in_channels=4,
