@@ -56,7 +56,7 @@ def test_a_word_begins_as_the_mean_of_its_class_or_of_all_words(audio_task_of, t
     assert not torch.allclose(mean["rows.text_encoder"][0], rows[0], atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["musicldm", "audioldm2"])
+@pytest.mark.parametrize("name", ["musicldm", pytest.param("audioldm2", marks=pytest.mark.slow)])
 def test_lora_files_hold_what_was_trained(name, audio_models, audio_task_of, tmp_path):
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
