@@ -1,7 +1,6 @@
 """Clips for training: what a recipe says of them, and the endless stream of batches."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from torch.utils.data import IterableDataset, get_worker_info
 
+from mmdiff.data.stream import BatchStream
 from mmdiff.data.windows import Window, WindowReader, fixed_windows, jittered_start, select_entries
 from mmdiff.media import ClipSpec
 
@@ -52,23 +51,18 @@ class DataConfig:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
-class WindowStream(IterableDataset):
-    """An endless stream of batches, of which this rank and worker yields its own; its state is one number.
+class WindowStream(BatchStream):
+    """Batches of windows: every epoch of the split "train" takes each once, in a new order, and `varied`.
 
-    Batch k of a rank depends on (seed, rank, world size, k) alone, whatever the number of workers. Every epoch of the
-    split "train" takes each window once, in a new order, and `varied`. Other splits give their windows as they are and
-    in order, again and again.
+    Other splits give their windows as they are and in order, again and again.
     """
 
     def __init__(self, windows: list[Any], *, split: str, batch_size: int, seed: int, rank: int = 0,
                  world_size: int = 1):  # fmt: skip
-        if batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(f"loader: batch size {batch_size}, rank {rank} of {world_size}; give at least 1 of each")
-        self.windows, self.batch_size = windows, batch_size
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+        self.windows = windows
         self.is_training = split == "train"
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-        self.next_batch = 0
 
     @abstractmethod
     def varied(self, window: Any, chances: tuple[float, float]) -> Any:
@@ -77,16 +71,6 @@ class WindowStream(IterableDataset):
     @abstractmethod
     def read(self, windows: list[Any]) -> dict[str, Any]:
         """Return the batch of these windows."""
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        if self.next_batch % step != first:
-            self.next_batch = first
-        while True:
-            number = self.next_batch
-            self.next_batch = number + step
-            yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Any]:
         """Return batch `number` of this rank."""
@@ -102,14 +86,6 @@ class WindowStream(IterableDataset):
             self.order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
         window = self.windows[self.order[1][index]]
         return self.varied(window, tuple(np.random.default_rng((self.seed, epoch, index, 1)).random(2)))
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands."""
-        return {"next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a stream stood."""
-        self.next_batch = state["next_batch"]
 
 
 class WindowDataset(WindowStream):

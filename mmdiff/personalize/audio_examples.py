@@ -1,13 +1,12 @@
 """A recipe's folders as examples: pieces of clips of the concept, what each is called, and the stream of batches."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
+from mmdiff.data.stream import BatchStream
 from mmdiff.personalize.audio_concepts import (
     MIN_SECONDS,
     ClassName,
@@ -86,35 +85,21 @@ class AudioExamples:
         return "\n".join(lines)
 
 
-class ClipStream(IterableDataset):
+class ClipStream(BatchStream):
     """Batches of pieces of clips: waveform `b 1 n` of a peak of `peak` before a background is mixed in, and captions.
 
-    Batch k of a rank depends on (seed, rank, world size, k) alone, whatever the number of workers. Every clip, or every
-    chunk, is taken once, in a new order, before any comes again.
+    Every clip, or every chunk, is taken once, in a new order, before any comes again.
     """
 
     def __init__(self, examples: AudioExamples, peak: float, *, rank: int = 0, world_size: int = 1):
-        if not 0 <= rank < world_size:
-            raise ValueError(f"loader: rank {rank} of {world_size}; give at least 1 of each")
         recipe = examples.recipe
-        self.examples, self.peak, self.rank, self.world_size = examples, peak, rank, world_size
-        self.batch_size, self.seed = recipe.train.batch_size, recipe.seed
+        super().__init__(batch_size=recipe.train.batch_size, seed=recipe.seed, rank=rank, world_size=world_size)
+        self.examples, self.peak = examples, peak
         least = round(MIN_SECONDS * examples.sample_rate)
         self.places: list[tuple[Recording, int | None]] = [
             (each, start) for each in examples.recordings for start in
             (chunk_starts(len(each.waveform), examples.length, least) if recipe.crop == "chunks" else (None,))
         ]  # fmt: skip
-        self.next_batch = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        if self.next_batch % step != first:
-            self.next_batch = first
-        while True:
-            number = self.next_batch
-            self.next_batch = number + step
-            yield self.batch(number)
 
     def batch(self, number: int) -> dict[str, Any]:
         """Return batch `number` of this rank."""
@@ -127,14 +112,6 @@ class ClipStream(IterableDataset):
             "caption": [captions[int(rng.integers(len(captions)))] for _ in pieces],
             "is_class": torch.zeros(len(pieces), dtype=torch.bool),
         }
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands."""
-        return {"next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a stream stood."""
-        self.next_batch = state["next_batch"]
 
     def _place(self, position: int) -> tuple[Recording, int | None]:
         epoch, index = divmod(position, len(self.places))

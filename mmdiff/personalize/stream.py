@@ -1,13 +1,13 @@
 """The endless stream of batches of pictures of a concept, and beside each of them one of its class."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
+from mmdiff.data.stream import BatchStream
 from mmdiff.personalize.concepts import Picture, View, nearest_bucket, read_view
 
 
@@ -21,35 +21,21 @@ class StreamConfig:
     reads_pixels: bool = False
 
 
-class ConceptStream(IterableDataset):
+class ConceptStream(BatchStream):
     """Batches of instance pictures, all of one size, and as many of the class where there are any.
 
-    Batch k of a rank depends on (seed, rank, world size, k) alone, whatever the number of workers. Over as many batches
-    as there are pictures every picture is taken as often as any other. `captions(picture, is_class, rng)` says what an
-    example is called.
+    Over as many batches as there are pictures every picture is taken as often as any other. `captions(picture,
+    is_class, rng)` says what an example is called.
     """
 
     def __init__(self, pictures: list[Picture], class_pictures: list[Picture], config: StreamConfig,
                  captions: Callable[[Picture, bool, np.random.Generator], str], *, batch_size: int, seed: int,
                  rank: int = 0, world_size: int = 1):  # fmt: skip
-        if batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(f"loader: batch size {batch_size}, rank {rank} of {world_size}; give at least 1 of each")
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         self.class_pictures, self.config, self.captions = class_pictures, config, captions
-        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.by_bucket: dict[tuple[int, int], list[Picture]] = {}
         for picture in pictures:
             self.by_bucket.setdefault(nearest_bucket(picture, config.buckets), []).append(picture)
-        self.next_batch = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        if self.next_batch % step != first:
-            self.next_batch = first
-        while True:
-            number = self.next_batch
-            self.next_batch = number + step
-            yield self.batch(number)
 
     def views(self) -> list[tuple[Picture, View, bool]]:
         """Return every picture in every way that it can be looked at, and whether it is of the class: for caches."""
@@ -76,14 +62,6 @@ class ConceptStream(IterableDataset):
         if self.config.reads_pixels:
             batch["pixels"] = torch.stack([read_view(picture, view) for (picture, _), view in zip(chosen, views)])
         return batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands."""
-        return {"next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a stream stood."""
-        self.next_batch = state["next_batch"]
 
     def _bucket(self, number: int) -> tuple[tuple[int, int], list[Picture], int]:
         """Return the bucket of a batch, its pictures, and how many batches it gave before.
