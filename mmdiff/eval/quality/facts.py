@@ -38,11 +38,13 @@ def fact_rows(study: "Study", real: Column, made: Sequence[Column]) -> Iterator[
                                   [one.said for one in training], seed=seed)  # fmt: skip
     groups = [(name, "generated", found) for name, found in asked.items() if found]
     held_out = evenly(prompts.find_real(reference, study.request.split), len(real.readings))
+    answered = []
     for name, kind, group in [*groups, (real.name, real.kind, held_out)]:
-        answered = prompts.answer(name, group, reader, study.spec, lost := [])
+        answered.append((name, kind, prompts.answer(name, group, reader, study.spec, lost := [])))
         study.rejected += [{"row": name, "by": READER, **item} for item in lost]
-        for question in (*strikes.FACT_OF, prompts.TOGETHER):
-            yield from _rows(question, name, kind, answered, seed)
+    for question in (*strikes.FACT_OF, prompts.TOGETHER):
+        for column in answered:
+            yield from _rows(question, *column, seed)
 
 
 def is_benchmark(folder: Path) -> bool:
