@@ -23,4 +23,4 @@ rm -rf "$made" && mkdir -p "$made"
 $bin/python scripts/list_captions.py runs/strikes test | head -50 > "$made/prompts.txt"
 $bin/mmdiff generate --prompts "$made/prompts.txt" -o "$made/cascade" --video-model "$out/strikes-video" --audio-model "$out/strikes-audio"
 $bin/mmdiff generate --prompts "$made/prompts.txt" -o "$made/joint" --video-model "$out/strikes" --audio native
-$bin/mmdiff evaluate runs/strikes "$made/joint" "$made/cascade" -o runs/evaluation-strikes | tee "$out/strikes/evaluation.txt"
+$bin/mmdiff evaluate runs/strikes "$made/joint" "$made/cascade" --num-training 0 -o runs/evaluation-strikes | tee "$out/strikes/evaluation.txt"
