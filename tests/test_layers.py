@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    {"config", "log"},
+    {"config", "log", "versions"},
     {"media", "models", "diffusion"},
     {"data", "checkpoint", "pretrained"},
     {"train", "pipelines", "eval", "convert"},

@@ -25,9 +25,10 @@ from mmdiff.personalize.audio_music import (
 from mmdiff.personalize.backbones.audio import MelBackbone, load_audio_backbone
 from mmdiff.personalize.exports import read_record
 from mmdiff.personalize.musicgen.sample import new_files, write_wav
-from mmdiff.personalize.sample import software
+from mmdiff.personalize.sample import PACKAGES
 from mmdiff.personalize.textual_inversion import Word, teach
 from mmdiff.pipelines.backends.diffusers_loading import as_device
+from mmdiff.versions import versions_of
 
 OF_OTHERS = ("size", "lora_scale", "dtype", "top_k", "temperature")
 STRENGTH = 0.5
@@ -75,7 +76,7 @@ def run_sample(options: argparse.Namespace) -> int:
         **asdict(request), "strength": request.strength if heard else None,
         "audio": str(options.audio) if heard else None, "sample_rate": backbone.sample_rate,
         "loudness_lufs": loudness, "model": str(options.model),
-        "base_model": options.base or record.get("base_model"), "record": record, "software": software(),
+        "base_model": options.base or record.get("base_model"), "record": record, "software": versions_of(PACKAGES),
     }  # fmt: skip
     source = _source(backbone, request, heard)
     files[0].parent.mkdir(parents=True, exist_ok=True)

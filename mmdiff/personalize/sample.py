@@ -2,16 +2,15 @@
 
 import argparse
 import json
-import platform
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-import mmdiff
 from mmdiff.log import get_logger
 from mmdiff.personalize.exports import read_record
+from mmdiff.versions import versions_of
 
 # A record's family -> the module whose `run_sample(options)` makes something of a prompt.
 FAMILIES = {"image": "mmdiff.personalize.sample", "musicgen": "mmdiff.personalize.musicgen.sample",
@@ -60,7 +59,8 @@ def run_sample(options: argparse.Namespace) -> int:
         "prompt": options.prompt, "negative_prompt": options.negative_prompt, "model": str(options.model),
         "base_model": options.base or record.get("base_model"), "record": record,
         "num_inference_steps": options.steps, "guidance_scale": options.guidance_scale,
-        "width": request.width, "height": request.height, "lora_scale": options.lora_scale, "software": software(),
+        "width": request.width, "height": request.height, "lora_scale": options.lora_scale,
+        "software": versions_of(PACKAGES),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -101,14 +101,3 @@ def _print(rows: list[dict[str, Any]], *, is_json: bool) -> None:
     print(f"{'file':<{width}}  {'seed':>10}  prompt")
     for row in rows:
         print(f"{row['file']:<{width}}  {row['seed']:>10}  {row['prompt'][:60]}")
-
-
-def software() -> dict[str, str]:
-    """Return the versions of what makes things here."""
-    versions = {"python": platform.python_version(), "mmdiff": mmdiff.__version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

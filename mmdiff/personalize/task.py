@@ -1,5 +1,6 @@
 """What personalizing an image model and a music model have in common: the loss, the modes, the export."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,17 +39,17 @@ class PersonalizeTask(nn.Module):
         """Where what is trained lies."""
         return next(self.network.parameters()).device
 
+    @abstractmethod
     def encode(self, batch: dict[str, Any]) -> Posterior:
         """Return the latents of a batch as the autoencoder's posterior."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settle(self) -> None:
         """Move the model to the device of what is trained, and fill the caches, once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """Return what the record of an export states."""
-        raise NotImplementedError
 
     def load_weights(self, folder: str) -> None:
         """Begin from what an earlier run exported."""

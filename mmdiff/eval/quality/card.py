@@ -1,15 +1,13 @@
 """The card: all that somebody else has to know to get the same numbers."""
 
-import platform
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import mmdiff
 from mmdiff.eval import statistics
 from mmdiff.eval.features.base import RESAMPLER, Extractor
 from mmdiff.eval.quality.agreement import NUM_SHUFFLES
 from mmdiff.eval.quality.columns import SHIFTS_MS
 from mmdiff.eval.quality.estimate import NUM_HALVES
+from mmdiff.versions import versions_of
 
 if TYPE_CHECKING:
     from mmdiff.eval.quality.run import Study
@@ -53,7 +51,7 @@ def describe(study: "Study", num_clips: int | None = None, num_training: int | N
             "shifts_ms": list(SHIFTS_MS),
             "seed": request.seed,
         },
-        "software": {"mmdiff": mmdiff.__version__, "python": platform.python_version(), **_versions()},
+        "software": versions_of(PACKAGES),
         "device": request.device,
     }
 
@@ -71,13 +69,3 @@ def describe_extractor(extractor: Extractor) -> dict[str, Any]:
         "size": list(rate.size) if rate.size else "as the clip",
         "sample_rate": rate.sample_rate or "as the clip",
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -2,21 +2,18 @@
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-import mmdiff
 from mmdiff.media import as_fps
 from mmdiff.pipelines.backends.diffusers_loading import as_device
 from mmdiff.pipelines.released import released_model
@@ -25,6 +22,7 @@ from mmdiff.pipelines.two_stage.protocols import LoadOptions, Progress
 from mmdiff.pipelines.two_stage.record import Place, told_info
 from mmdiff.pipelines.two_stage.registry import Choice, choose, load
 from mmdiff.pipelines.two_stage.stages import StageSettings, TwoStagePipeline
+from mmdiff.versions import versions_of
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "av")
 DEFAULT_MODELS = {"video": "strikes-video", "audio": "strikes-audio"}  # of those that are released
@@ -171,7 +169,7 @@ def _make(
                    zip(choices, pipeline.infos)},
         "device": _device_name(options.device),
         "offload": options.offload,
-        "software": _software(),
+        "software": versions_of(PACKAGES),
     }  # fmt: skip
     made = {}
     for number, task in enumerate(tasks, start=1):
@@ -250,16 +248,6 @@ def _bars(label: str, *, has_audio: bool) -> Iterator[tuple[Progress, Progress]]
 def _device_name(asked: str | None) -> str:
     device = as_device(asked)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _software() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "mmdiff": mmdiff.__version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _seconds(option: str, text: str | None) -> Fraction | None:
