@@ -46,4 +46,4 @@ def test_the_recipe_of_strikes_builds_a_small_network(tmp_path, name):
     task = JointTask(load_recipe(ROOT / f"configs/{name}/strikes.yaml", words))
     assert tuple(task.codecs) == task.network.settings.modalities == STRIKES[name]
     assert 4e6 < sum(parameter.numel() for parameter in task.network.parameters()) < 7e6
-    assert task.network.settings.grid.video_step.denominator == 10
+    assert task.grid.video_step.denominator == 10

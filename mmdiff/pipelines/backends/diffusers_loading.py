@@ -38,6 +38,8 @@ def load_pipeline(source: str, options: LoadOptions, class_name: str | None = No
     if options.offload != "none" and device.type == "cpu":
         raise ValueError(f"--offload {options.offload} moves parts of a model to a GPU in turn, and there is none "
                          "here; leave it out")  # fmt: skip
+    for lora in options.loras:  # before a large model is loaded
+        require("peft", f"--lora {lora}")
     dtype = DTYPES[options.dtype or ("float32" if device.type == "cpu" else "bfloat16")]
     address = as_address(source)
     index = read_index(address)
@@ -123,7 +125,6 @@ def _download(address: Address) -> Path:
 def _load_lora(pipe: Any, lora: str, source: str) -> None:
     if not hasattr(pipe, "load_lora_weights"):
         raise ValueError(f"--lora {lora}: {type(pipe).__name__} ({source}) takes no LoRA; leave it out")
-    require("peft", f"--lora {lora}")
     path = Path(lora).expanduser()
     if path.is_file() and path.suffix != ".safetensors":
         raise ValueError(f"--lora {lora}: give a .safetensors file; nothing else is read")
