@@ -11,9 +11,11 @@ made=runs/generated/strikes
 $bin/mmdiff-data synthesize strikes runs/strikes -n 3000 --seed 0
 $bin/mmdiff-data encode runs/strikes runs/latents-strikes --codecs checkpoints/impacts
 release() { # RUN NAME
-  rm -rf "$out/$2"
-  $bin/python scripts/release_model.py "runs/$1/export" "$out/$2"
-  cp "runs/$1/"{metrics.jsonl,recipe.yaml} "$out/$2"
+  rm -rf "$out/$2.new"
+  $bin/python scripts/release_model.py "runs/$1/export" "$out/$2.new"
+  cp "runs/$1/"{metrics.jsonl,recipe.yaml} "$out/$2.new"
+  rm -rf "$out/$2" # only now: nothing is lost where the steps above fail
+  mv "$out/$2.new" "$out/$2"
 }
 $bin/mmdiff train configs/v2a/strikes.yaml && release v2a-strikes strikes-audio
 $bin/mmdiff train configs/t2v/strikes.yaml && release t2v-strikes strikes-video

@@ -145,6 +145,9 @@ def test_the_whole_evaluation_reads_prompts_and_tells_seconds_too(folders, tmp_p
     assert own["value"] >= 0.5 > other["value"] and other["kind"] == "shuffled"
     assert rows["prompt: colour", "real pairs"]["value"] > 0.6
     assert rows["seconds a clip", tmp_path.name]["value"] == 3.0
+    (tmp_path / "0.json").write_text('{"prompt": "a red ball", "elapsed_seconds": {"video": "soon", "audio": 1}}')
+    assert main(["evaluate", *words, "--num-training", "0", "--json"]) == 0
+    assert not any(row["side"] == "cost" for row in json.loads(capsys.readouterr().out)["rows"])
 
 
 def test_wrong_folders_are_refused_before_anything_is_read(folders, tmp_path, capsys):

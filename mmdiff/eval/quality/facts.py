@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,10 +62,15 @@ def cost_rows(made: Sequence[Column], seed: int) -> Iterator[Row]:
     how = "seconds from prompt to clip, models loaded, one clip at a time, as the records beside the files say"
     for column in made:
         spent = [read_record(reading.item.picture.path).get("elapsed_seconds") for reading in column.readings]
-        if spent and all(isinstance(one, dict) and {"video", "audio"} <= one.keys() for one in spent):
-            parts = [(float(one["video"]) + float(one["audio"]), 1.0) for one in spent]
+        if spent and all(map(_is_cost, spent)):
+            parts = [(one["video"] + one["audio"], 1.0) for one in spent]
             estimate = ratio(parts, [(i,) for i in range(len(parts))], len(parts), seed)
             yield Row("seconds a clip", "record", "cost", "lower", column.name, column.kind, estimate, how)
+
+
+def _is_cost(spent: Any) -> bool:
+    """Say whether a stranger's record tells the seconds of both stages."""
+    return isinstance(spent, dict) and all(isinstance(spent.get(name), int | float) for name in ("video", "audio"))
 
 
 def _asked(column: Column) -> list[prompts.Asked]:
