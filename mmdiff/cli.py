@@ -5,8 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmdiff.commands.base import add_command
+from mmdiff.commands.evaluate import EVALUATIONS, add_evaluate
+from mmdiff.commands.personalize import add_personalize
+
 RELEASED_MODEL = "checkpoints/impacts"
-EVALUATIONS = ("sync", "drift", "prompts")  # each after `evaluate`, as one command of two words; else a folder is there
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,27 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_generate(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands)
     _add_codec(commands)
     _add_convert(commands)
-    _add_personalize(commands)
-    return parser
-
-
-def _command(commands, name: str, help_text: str, example: str, handler) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=help_text,
-        description=help_text,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(handler=handler)
+    add_personalize(commands)
     return parser
 
 
 def _add_demo(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "demo",
         "make clips, train a little, sample, measure, and write report.html",
@@ -79,7 +70,7 @@ def _add_demo(commands) -> None:
 
 
 def _add_train(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "train",
         "train what a recipe describes; resumes by itself where it stopped",
@@ -92,7 +83,7 @@ def _add_train(commands) -> None:
 
 
 def _add_sample(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "sample",
         "write MP4 files from a trained model",
@@ -127,7 +118,7 @@ def _add_sample(commands) -> None:
 
 
 def _add_generate(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands, "generate", "text -> video -> audio: an MP4 whose sound is made for its picture and the text",
         'mmdiff generate "a red ball bounces twice on wood" -o out.mp4 --video-model Wan-AI/Wan2.1-T2V-1.3B-Diffusers '
         "--audio-model command:configs/backends/mmaudio.yaml\n"
@@ -191,95 +182,10 @@ def _add_given(parser) -> None:
     given.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards what is given, by gradient")
 
 
-def _add_evaluate(commands) -> None:
-    parser = _command(
-        commands, "evaluate",
-        "how good are pictures, sounds and their agreement? with intervals, controls and a protocol",
-        "mmdiff evaluate out/clips out/generations -o out/evaluation\n"
-        "  mmdiff evaluate out/clips out/mine out/theirs --weights i3d=i3d_pretrained_400.pt\n\n"
-        "also: mmdiff evaluate sync REF GEN ... (offsets in ms and F1; see its --help)\n"
-        "      mmdiff evaluate drift REF GEN ... (do long clips change from beginning to end?)\n"
-        "      mmdiff evaluate prompts REF GEN ... (colour, kind, material and count that prompts name)", _evaluate,
-    )  # fmt: skip
-    parser.add_argument("reference", type=Path, help="real clips: a data set folder or a folder of MP4 files")
-    parser.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files, one a system")
-    parser.add_argument("-o", "--output", type=Path, help="folder for evaluation.json and evaluation.html")
-    parser.add_argument(
-        "--preset", default="mmdiff", metavar="NAME",
-        help="protocol: mmdiff (default), mm-diffusion-landscape, mm-diffusion-aist, javisbench, av-benchmark or music",
-    )  # fmt: skip
-    parser.add_argument(
-        "--weights", action="append", default=[], metavar="NAME=PATH",
-        help="weights of an extractor, a file, folder or hub id: i3d, i3d-direct, inception, clip, vggish, pann, clap, "
-        "imagebind, synchformer or audioclip; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--split", help="split of a data set folder (default: the protocol's, mostly test)")
-    parser.add_argument("-n", "--num-clips", type=int, help="most clips of each folder (default: the protocol's, 2048)")
-    parser.add_argument(
-        "--training", type=Path, metavar="FOLDER",
-        help="data set the model was trained on (default: the training split of REF, where it has one)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--num-training", type=int, default=512,
-        help="training clips that copies are looked for in; 0 for none (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help='JSON lines {"file": ..., "prompt": ...}')
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where features are kept (default: user cache)")
-    parser.add_argument("--device", default=None, help="cpu, cuda ... (default: a GPU where there is one)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dry-run", action="store_true", help="print the protocol and what is missing, and stop")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    _add_evaluate_sync(commands)
-    _add_evaluate_drift(commands)
-    _add_evaluate_prompts(commands)
-
-
-def _add_evaluation(commands, name: str, handler, *, question: str, example: str, written: str, reference: str,
-                    generations: str = "folders of generated MP4 files") -> argparse.ArgumentParser:  # fmt: skip
-    """Add `evaluate NAME REF GEN ...`, with what all such commands take."""
-    parser = _command(commands, f"evaluate {name}", question, f"mmdiff evaluate {name} {example}", handler)
-    parser.add_argument("reference", type=Path, help=reference)
-    parser.add_argument("generations", type=Path, nargs="+", help=generations)
-    parser.add_argument("-o", "--output", type=Path, help=f"folder for {written}")
-    parser.add_argument("--split", default="test", help="split of a data set folder (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
-
-
-def _add_evaluate_sync(commands) -> None:
-    _add_evaluation(
-        commands, "sync", _evaluate_sync, written="sync.json and report.html",
-        question="do sound and picture agree? offsets in ms and F1, with intervals",
-        example="out/demo/clips out/generations -o out/sync",
-        reference="real pairs: a data set folder or a folder of MP4 files",
-    )  # fmt: skip
-
-
-def _add_evaluate_drift(commands) -> None:
-    parser = _add_evaluation(
-        commands, "drift", _evaluate_drift, written="drift.json",
-        question="do long clips change from their first seconds to their last? with intervals",
-        example="out/clips out/long -o out/drift",
-        reference="real clips as long: a data set folder or a folder of MP4 files",
-    )  # fmt: skip
-    parser.add_argument("--part", default="1.6", help="seconds that are measured at a time (default: %(default)s)")
-
-
-def _add_evaluate_prompts(commands) -> None:
-    _add_evaluation(
-        commands, "prompts", _evaluate_prompts, written="prompts.json",
-        question="do generations show and sound what their prompts say? shares beside chance",
-        example="data/strikes out/generations -o out/prompts",
-        reference="a set of `mmdiff-data synthesize strikes`",
-        generations='folders of MP4 files, each with a JSON beside it that has "prompt"',
-    )  # fmt: skip
-
-
 def _add_codec(commands) -> None:
     parser = commands.add_parser("codec", help="what codecs alone do to clips", description="What codecs do to clips.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    report = _command(
+    report = add_command(
         kinds,
         "report",
         "what encoding and decoding alone do to picture, sound and their agreement, with intervals",
@@ -304,7 +210,7 @@ def _add_convert(commands) -> None:
     parser = commands.add_parser("convert", help="read and write the checkpoints of others",
                                  description="Read and write the checkpoints of others.")  # fmt: skip
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    published = _command(
+    published = add_command(
         kinds,
         "mm-diffusion",
         "published MM-Diffusion and ADM upsampler checkpoints into model folders, and back",
@@ -318,41 +224,6 @@ def _add_convert(commands) -> None:
         help="settings that leave no trace in the tensors, such as model.num_heads=4, clip.num_frames=16 or "
         "model.cross_attention_windows=[1,4,8]; the published ones where nothing is said",
     )  # fmt: skip
-
-
-def _add_personalize(commands) -> None:
-    parser = commands.add_parser("personalize", help="use models that were taught a concept",
-                                 description="Use models that were taught a concept.")  # fmt: skip
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    sample = _command(
-        kinds, "sample", "make images or music with a personalized model (`mmdiff train configs/personalize/...`)",
-        'mmdiff personalize sample runs/dog/export --prompt "a photo of sks dog on a beach" -o out/dog -n 4',
-        _personalize_sample,
-    )  # fmt: skip
-    sample.add_argument("model", help="folder export/ of a training run")
-    sample.add_argument("--prompt", required=True, metavar="TEXT", help="what to make")
-    sample.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
-    sample.add_argument("-n", "--num-generations", type=int, default=4, help="files (default: %(default)s)")
-    sample.add_argument("--seed", type=int, default=0, help="of the first; the i-th has i more")
-    sample.add_argument("--guidance-scale", type=float, metavar="W", help="push towards the prompt")
-    sample.add_argument("--base-model", dest="base", metavar="ID", help="where the model it was trained on lies now")
-    sample.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
-    sample.add_argument("--json", action="store_true", help="print the result as JSON")
-    images = sample.add_argument_group("images")
-    images.add_argument("--negative-prompt", metavar="TEXT", help="what is not to be seen")
-    images.add_argument("--steps", type=int, help="sampling steps (default: the base model's)")
-    images.add_argument("--size", metavar="WxH", help="pixels (default: those of training)")
-    images.add_argument("--lora-scale", type=float, metavar="W", help="how strongly a LoRA acts (default: 1)")
-    images.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on a GPU")
-    images.add_argument("--offload", choices=("none", "model", "sequential"), default="none",
-                        help="keep resting parts of large models off the GPU (default: %(default)s)")  # fmt: skip
-    music = sample.add_argument_group("music")
-    music.add_argument("--seconds", type=float, help="duration (default: 10, or that of --audio)")
-    music.add_argument("--audio", type=Path, metavar="FILE", help="tell this sound anew with the prompt")
-    music.add_argument("--strength", type=float, metavar="W",
-                       help="of --audio: 0 leaves it as it is, 1 leaves nothing of it (default: 0.5)")  # fmt: skip
-    music.add_argument("--top-k", type=int, help="of how many codes each is drawn (default: 250)")
-    music.add_argument("--temperature", type=float, help="how evenly they are drawn (default: 1)")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -382,30 +253,6 @@ def _generate(options: argparse.Namespace) -> int:
     return run_generate(options)
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    from mmdiff.eval.quality.run import run_evaluation
-
-    return run_evaluation(options)
-
-
-def _evaluate_drift(options: argparse.Namespace) -> int:
-    from mmdiff.eval.drift import run_drift
-
-    return run_drift(options)
-
-
-def _evaluate_sync(options: argparse.Namespace) -> int:
-    from mmdiff.eval.suite import run_sync
-
-    return run_sync(options)
-
-
-def _evaluate_prompts(options: argparse.Namespace) -> int:
-    from mmdiff.eval.prompts import run_prompts
-
-    return run_prompts(options)
-
-
 def _codec_report(options: argparse.Namespace) -> int:
     from mmdiff.eval.codec_report import run_codec_report
 
@@ -416,12 +263,6 @@ def _convert(options: argparse.Namespace) -> int:
     from mmdiff.convert.run import run_convert
 
     return run_convert(options)
-
-
-def _personalize_sample(options: argparse.Namespace) -> int:
-    from mmdiff.personalize.sample import run_personalized_sampling
-
-    return run_personalized_sampling(options)
 
 
 if __name__ == "__main__":

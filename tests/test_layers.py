@@ -12,6 +12,7 @@ FLOORS = (
     {"personalize", "album", "story"},
     {"recipes"},
     {"demo"},
+    {"commands"},
     {"cli", "web"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

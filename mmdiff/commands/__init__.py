@@ -1,0 +1,1 @@
+"""Parsers of commands with many options; every handler imports what it needs when it is called."""

@@ -1,0 +1,48 @@
+"""`mmdiff personalize`."""
+
+import argparse
+from pathlib import Path
+
+from mmdiff.commands.base import add_command
+
+
+def add_personalize(commands) -> None:
+    """Add `personalize NAME`."""
+    parser = commands.add_parser("personalize", help="use models that were taught a concept",
+                                 description="Use models that were taught a concept.")  # fmt: skip
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    sample = add_command(
+        kinds, "sample", "make images or music with a personalized model (`mmdiff train configs/personalize/...`)",
+        'mmdiff personalize sample runs/dog/export --prompt "a photo of sks dog on a beach" -o out/dog -n 4',
+        _personalize_sample,
+    )  # fmt: skip
+    sample.add_argument("model", help="folder export/ of a training run")
+    sample.add_argument("--prompt", required=True, metavar="TEXT", help="what to make")
+    sample.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
+    sample.add_argument("-n", "--num-generations", type=int, default=4, help="files (default: %(default)s)")
+    sample.add_argument("--seed", type=int, default=0, help="of the first; the i-th has i more")
+    sample.add_argument("--guidance-scale", type=float, metavar="W", help="push towards the prompt")
+    sample.add_argument("--base-model", dest="base", metavar="ID", help="where the model it was trained on lies now")
+    sample.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    sample.add_argument("--json", action="store_true", help="print the result as JSON")
+    images = sample.add_argument_group("images")
+    images.add_argument("--negative-prompt", metavar="TEXT", help="what is not to be seen")
+    images.add_argument("--steps", type=int, help="sampling steps (default: the base model's)")
+    images.add_argument("--size", metavar="WxH", help="pixels (default: those of training)")
+    images.add_argument("--lora-scale", type=float, metavar="W", help="how strongly a LoRA acts (default: 1)")
+    images.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on a GPU")
+    images.add_argument("--offload", choices=("none", "model", "sequential"), default="none",
+                        help="keep resting parts of large models off the GPU (default: %(default)s)")  # fmt: skip
+    music = sample.add_argument_group("music")
+    music.add_argument("--seconds", type=float, help="duration (default: 10, or that of --audio)")
+    music.add_argument("--audio", type=Path, metavar="FILE", help="tell this sound anew with the prompt")
+    music.add_argument("--strength", type=float, metavar="W",
+                       help="of --audio: 0 leaves it as it is, 1 leaves nothing of it (default: 0.5)")  # fmt: skip
+    music.add_argument("--top-k", type=int, help="of how many codes each is drawn (default: 250)")
+    music.add_argument("--temperature", type=float, help="how evenly they are drawn (default: 1)")
+
+
+def _personalize_sample(options: argparse.Namespace) -> int:
+    from mmdiff.personalize.sample import run_personalized_sampling
+
+    return run_personalized_sampling(options)
