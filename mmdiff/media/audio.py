@@ -24,6 +24,7 @@ DOWN_MIX = {
     "FRC": (0.0, 1.0),
 }  # fmt: skip
 USUAL = {3: "FL FR FC", 4: "FL FR BL BR", 5: "FL FR FC BL BR", 6: "FL FR FC LFE BL BR", 8: "FL FR FC LFE BL BR SL SR"}
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmdiff.log import get_logger
+from mmdiff.media.image import IMAGE_SUFFIXES, load_image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_ASPECT = 2.0  # of a bucket, width by height or height by width
 GRID_OF_BUCKETS = 8  # sizes are multiples of the resolution by this, where the model allows it
 
@@ -72,22 +72,6 @@ def check_pictures(pictures: list[Picture], resolution: int, setting: str) -> No
     if small:
         get_logger().warning("%s: %d of %d images are smaller than %d pixels and will be enlarged: %s", setting,
                              len(small), len(pictures), resolution, ", ".join(small[:3]))  # fmt: skip
-
-
-def load_image(path: Path) -> Image.Image:
-    """Return an image file as it is to be seen, in RGB; what is transparent is white.
-
-    Errors: `ValueError` that names the file where it cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}); remove it, or save it again") from error
 
 
 def read_view(picture: Picture, view: View) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmdiff.data.loader import as_loader
 from mmdiff.media import Clip
+from mmdiff.media.image import as_clip
 from mmdiff.personalize.adapters import LoraMethod
 from mmdiff.personalize.backbones.image import load_image_backbone
 from mmdiff.personalize.caches import LatentCache
@@ -20,7 +21,7 @@ from mmdiff.personalize.recipe import ImageRecipe
 from mmdiff.personalize.task import PersonalizeTask
 from mmdiff.personalize.textual_inversion import TextualInversionMethod
 from mmdiff.personalize.trained import in_place_of
-from mmdiff.personalize.validation import as_clip, fixed_noise_loss, validation_images
+from mmdiff.personalize.validation import fixed_noise_loss, validation_images
 
 __all__ = ["ImageRecipe", "PersonalizeImageTask"]
 METHODS = {"lora": LoraMethod, "dreambooth": FullMethod, "textual_inversion": TextualInversionMethod,

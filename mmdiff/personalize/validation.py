@@ -1,13 +1,11 @@
 """Watching a concept being learned: a loss at fixed noise, and images of fixed seeds."""
 
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
-from mmdiff.media import Clip
 from mmdiff.personalize.backbones.base import PipelineBackbone
 from mmdiff.personalize.concepts import Picture, View, nearest_bucket
 from mmdiff.personalize.dreambooth import image_seed
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 MAX_PICTURES = 8
 NUM_TIMESTEPS = 4
-SILENCE = np.zeros((1, 800), np.float32)
 
 
 def fixed_noise_loss(task: "PersonalizeImageTask") -> dict[str, float]:
@@ -59,8 +56,3 @@ def validation_images(backbone: PipelineBackbone, recipe: ImageRecipe) -> list[I
                            recipe.guidance_scale, more=more)  # fmt: skip
     return [image for number in range(recipe.num_validation_images) for image in
             make_images(backbone.pipe, request, [image_seed(recipe.seed, number)])]  # fmt: skip
-
-
-def as_clip(image: Image.Image) -> Clip:
-    """Return an image as a clip of one frame with a tenth of a second of silence."""
-    return Clip(np.asarray(image.convert("RGB"))[None], SILENCE, Fraction(10), 8000)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from mmdiff.log import get_logger
 from mmdiff.media import Sound, read_audio
+from mmdiff.media.audio import AUDIO_SUFFIXES
 from mmdiff.personalize.musicgen.codes import Cache, encode_sound, hash_codec
 from mmdiff.personalize.musicgen.labels import TAGGER, Describer
 from mmdiff.personalize.musicgen.model import MusicGen
 from mmdiff.personalize.musicgen.separate import VocalRemover
 from mmdiff.pretrained import hash_path
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
 CHUNK_NAME = re.compile(r"(.+)_chunk\d+")  # of a file that was cut from another, as the public fine-tuner names it
 SILENCE = 1e-4
 
@@ -52,9 +52,9 @@ def list_audio(folder: str) -> list[Path]:
     path = Path(folder).expanduser()
     if not folder or not path.is_dir():
         raise ValueError(f"dataset_path is {folder!r}, which is no folder; give one with audio files")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and not p.name.startswith("."))
     if not found:
-        raise ValueError(f"dataset_path: {folder} holds no audio file ({', '.join(SUFFIXES)})")
+        raise ValueError(f"dataset_path: {folder} holds no audio file ({', '.join(AUDIO_SUFFIXES)})")
     return found
 
 
