@@ -40,7 +40,9 @@ from mmdiff.train.stop import STOPPED_STATUS, StopRequest
 MAX_BAD_STEPS = 10
 # What may differ when a run goes on; everything else in a recipe decides its numbers.
 FREE_SETTINGS = {"output_dir", "data.cache_megabytes", "train.max_steps", "train.log_every", "train.preview_every",
-                 "train.checkpoint_every", "train.checkpoints_total_limit", "train.initialize_from"}  # fmt: skip
+                 "train.checkpoint_every", "train.checkpoints_total_limit", "train.initialize_from", "cache_dir",
+                 "validation_prompt", "num_validation_images", "num_validation_clips", "num_inference_steps",
+                 "guidance_scale"}  # fmt: skip
 
 
 class Task(Protocol):
