@@ -1,11 +1,14 @@
 """Recipes: defaults, then YAML, then words; a typo is answered with the name that was meant."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from mmdiff.config import build_recipe, read_settings, save_recipe
 from mmdiff.recipes import load_recipe
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class Inner:
 @dataclass(frozen=True)
 class Outer:
     task: str = "outer"
+    precision: str = "bf16"
+    note: str | None = None
+    is_fast: bool = True
+    rate: float = 1.0
     inner: Inner = field(default_factory=Inner)
 
 
@@ -39,6 +46,23 @@ def test_a_saved_recipe_reads_back(tmp_path):
     assert build_recipe(Outer, read_settings(tmp_path / "r.yaml")).inner.width == 3
 
 
+@pytest.mark.parametrize("word", ["no", "off", "yes", "on", "No", "OFF"])
+def test_words_that_yaml_takes_for_switches_are_words_where_words_are_asked_for(tmp_path, word):
+    path = tmp_path / "recipe.yaml"
+    for text, words in ((f"precision: {word}\nnote: {word}\nis_fast: {word}\nrate: 1e-4\n", []),
+                        ("task: outer\n", [f"precision={word}", f"note={word}", f"is_fast={word}", "rate=1e-4"])):
+        path.write_text(text)
+        recipe = build_recipe(Outer, read_settings(path, words))
+        is_on = word.lower() in ("yes", "on")
+        assert (recipe.precision, recipe.note, recipe.is_fast, recipe.rate) == (word, word, is_on, 1e-4)
+        save_recipe(recipe, path)
+        assert build_recipe(Outer, read_settings(path)) == recipe
+    for switch in ("true", "False"):
+        assert build_recipe(Outer, read_settings(path, [f"is_fast={switch}"])).is_fast == (switch == "true")
+    assert load_recipe(CONFIGS / "personalize/musicgen_lora.yaml",
+                       ["train.mixed_precision=no"]).train.mixed_precision == "no"  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [
@@ -46,6 +70,8 @@ def test_a_saved_recipe_reads_back(tmp_path):
         ("inner:\n  width: wide\n", [], "width"),
         ("- a\n- b\n", [], "mapping"),
         ("a: [", [], "not a readable recipe"),
+        ("task: a\ntask: b\n", [], "'task' is said twice"),
+        ("", [], "mapping"),
         ("task: outer\n", ["inner.width"], "key=value"),
         ("inner:\n  width: 0\n", [], "at least 1"),
         ("inner: !!python/object/apply:os.getcwd []\n", [], "not a readable recipe"),
