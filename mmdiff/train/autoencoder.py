@@ -1,5 +1,6 @@
 """Codecs of our own: the recipes and tasks that train a video and an audio autoencoder."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -156,7 +157,8 @@ class AutoencoderTask(nn.Module, ABC):
     def export(self, folder: Path, network: nn.Module) -> None:
         """Write the network given as a codec, with the scale of its latents measured."""
         device = next(network.parameters()).device
-        parts = {f"{self.modality}_codec": network.fit([x.to(device) for x in self.windows])}
+        codec = copy.deepcopy(network)  # a network that is still learning keeps the scale that it has
+        parts = {f"{self.modality}_codec": codec.fit([x.to(device) for x in self.windows])}
         save_parts(folder, parts, {"clip": self.spec.as_json()})
 
 

@@ -3,8 +3,8 @@
 import copy
 import math
 import sys
-from collections.abc import Iterable
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -131,18 +131,33 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 class MovingAverage:
     """An exponential moving average of a network's parameters, in float32; its buffers are the newest.
 
-    The decay rises from 0.1 as (1 + k) / (10 + k), so that the first steps are soon forgotten.
+    The decay rises from 0.1 as (1 + k) / (10 + k), so that the first steps are soon forgotten. With a decay of 0 there
+    is nothing to remember: `network` is the trained network itself, and no copy is held.
     """
 
     def __init__(self, network: nn.Module, decay: float):
-        self.network = copy.deepcopy(network).requires_grad_(False).float().eval()
         self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False).float().eval() if decay else network
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards the network after optimizer step `step`, counted from 0."""
+        if self.network is network:
+            return
         decay = min(self.decay, (1 + step) / (10 + step))
         for ours, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             ours.lerp_(theirs.float(), 1 - decay)
         for ours, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             ours.copy_(theirs)
+
+    @contextmanager
+    def in_use(self) -> Iterator[nn.Module]:
+        """Inside this context the averaged network is to be used: without dropout and without gradients."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                yield self.network
+        finally:
+            for module, is_training in modes:
+                module.training = is_training

@@ -22,7 +22,10 @@ FACTS = "state.json"
 
 @dataclass(frozen=True)
 class RunTensors:
-    """The modules of a run that change; they are saved from and filled in place."""
+    """The modules of a run that change; they are saved from and filled in place.
+
+    Where no average is kept, `average` is the network, and is saved once.
+    """
 
     network: nn.Module
     average: nn.Module
@@ -68,8 +71,10 @@ def save_checkpoint(folder: Path, tensors: RunTensors, facts: RunFacts, essence:
     if target.exists():  # an incomplete one: a complete one of this step would have been resumed
         shutil.rmtree(target)
     aside.mkdir()
-    for name, contents in _all_tensors(tensors).items():
-        save_file(contents, aside / f"{name}.safetensors")
+    save_file(_to_write(tensors.network.state_dict()), aside / "network.safetensors")
+    if tensors.average is not tensors.network:
+        save_file(_to_write(tensors.average.state_dict()), aside / "average.safetensors")
+    save_file(_to_write(_optimizer_tensors(tensors.optimizer)), aside / "optimizer.safetensors")
     sizes = {path.name: path.stat().st_size for path in sorted(aside.iterdir())}
     text = json.dumps({**asdict(facts), "essence": essence, "files": sizes}, indent=2)
     (aside / FACTS).write_text(text + "\n", encoding="utf-8")
@@ -96,7 +101,8 @@ def load_checkpoint(path: Path, tensors: RunTensors, essence: dict[str, Any], wo
                 f"a new output_dir and begin from the export with train.initialize_from"
             )
         tensors.network.load_state_dict(load_file(path / "network.safetensors"))
-        tensors.average.load_state_dict(load_file(path / "average.safetensors"))
+        if tensors.average is not tensors.network:
+            tensors.average.load_state_dict(load_file(path / "average.safetensors"))
         _load_optimizer(tensors.optimizer, load_file(path / "optimizer.safetensors"))
         return RunFacts(**{name: value for name, value in facts.items() if name != "files"})
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
@@ -138,15 +144,15 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _all_tensors(tensors: RunTensors) -> dict[str, dict[str, Tensor]]:
-    parts = {
-        "network": tensors.network.state_dict(), "average": tensors.average.state_dict(),
-        "optimizer": _optimizer_tensors(tensors.optimizer),
-    }  # fmt: skip
-    return {
-        name: {key: value.detach().cpu().contiguous().clone() for key, value in part.items()}
-        for name, part in parts.items()
-    }
+def _to_write(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a file takes them, on the CPU; only one that shares another's memory is copied."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        found[name] = value.clone() if value.untyped_storage().data_ptr() in taken else value
+        taken.add(value.untyped_storage().data_ptr())
+    return found
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

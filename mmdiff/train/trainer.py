@@ -232,11 +232,12 @@ class Trainer:
         if self.monitor is None:
             return
         last = max(self.step - 1, 0)
-        if hasattr(self.task, "validate"):
-            self.monitor.log(last, self.task.validate(self.average.network, self.step))
-        batch = send_to_device(next(iter(self.task.loader(rank=0, world_size=1))), self.accelerator.device)
-        generator = torch.Generator(self.accelerator.device).manual_seed(self.recipe.seed)
-        self.monitor.show(last, self.task.preview(self.average.network, batch, generator))
+        with self.average.in_use() as network:
+            if hasattr(self.task, "validate"):
+                self.monitor.log(last, self.task.validate(network, self.step))
+            batch = send_to_device(next(iter(self.task.loader(rank=0, world_size=1))), self.accelerator.device)
+            generator = torch.Generator(self.accelerator.device).manual_seed(self.recipe.seed)
+            self.monitor.show(last, self.task.preview(network, batch, generator))
 
     def _save(self) -> None:
         """Leave a checkpoint, and the model as it is to be used: with the averaged weights."""
@@ -246,7 +247,8 @@ class Trainer:
                 facts = RunFacts(self.step, loaders, self.bad_steps, self.elapsed_seconds, self.quartiles)
                 save_checkpoint(self.folder / "checkpoints", self._tensors(), facts, essence(self.recipe),
                                 self.config.checkpoints_total_limit)  # fmt: skip
-            self.task.export(self.folder / "export", self.average.network)
+            with self.average.in_use() as network:
+                self.task.export(self.folder / "export", network)
         self.saved_step, self.has_exported = self.step, True
         self.accelerator.wait_for_everyone()
 

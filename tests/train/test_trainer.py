@@ -56,6 +56,36 @@ def test_the_average_forgets_its_first_steps_soon_and_is_float32():
     assert math.isclose(average.network.weight.item(), expected, rel_tol=1e-5)
 
 
+def test_without_an_average_no_second_network_is_held_and_a_run_still_goes_on_bit_for_bit(tmp_path):
+    tasks = []
+
+    class Watched(ToyTask):
+        def preview(self, network, batch, generator):
+            assert network is self.network and not network.training and not torch.is_grad_enabled()
+            return super().preview(network, batch, generator)
+
+        def forward(self, batch, generator):
+            assert self.network.video.training and torch.is_grad_enabled()
+            return super().forward(batch, generator)
+
+    def build(recipe):
+        tasks.append(Watched(recipe))
+        return tasks[-1]
+
+    for name, stops in (("whole", (6,)), ("parts", (3, 6))):
+        for stop in stops:
+            run_training(toy_recipe(tmp_path / name, dropout=0.1, ema_decay=0.0, max_steps=stop, preview_every=2,
+                                    checkpoint_every=3), build)  # fmt: skip
+    ours, theirs = (tmp_path / name / "checkpoints" / "step-0000006" for name in ("whole", "parts"))
+    assert sorted(path.name for path in ours.iterdir()) == [
+        "network.safetensors", "optimizer.safetensors", "state.json",
+    ]  # fmt: skip
+    for file in ("network", "optimizer"):
+        assert (ours / f"{file}.safetensors").read_bytes() == (theirs / f"{file}.safetensors").read_bytes()
+    exported = load_file(tmp_path / "whole" / "export" / "network.safetensors")
+    assert all(torch.equal(value, exported[name]) for name, value in tasks[0].network.state_dict().items())
+
+
 def test_gradient_norms_by_modality_make_up_the_whole():
     task = ToyTask(toy_recipe(Path("unused")))
     batch = next(iter(task.loader(rank=0, world_size=1)))
