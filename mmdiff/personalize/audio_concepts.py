@@ -9,20 +9,22 @@ import numpy as np
 from mmdiff.eval.metrics.loudness import integrated_loudness
 from mmdiff.log import get_logger
 from mmdiff.media import read_audio
+from mmdiff.media.audio import AUDIO_SUFFIXES, to_channels
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
 CLASS_NAME = "class_name.txt"
 MIN_SECONDS = 1.0
+LEAST_OF_MIX = -12.0  # decibels: a mix to mono below what its channels have has lost what they say
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A file's sound, mono float32 `n` at the model's rate, as it is on disk, with its peak and loudness in LUFS."""
+    """A file's sound, float32 `c n` with the model's rate and channels, as loud as on disk; its loudness is in LUFS."""
 
     path: Path
     waveform: np.ndarray
     peak: float
     loudness: float
+    is_mixed: bool = False  # of stereo, for a mono model
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ def list_clips(folder: str | Path, setting: str) -> list[Path]:
     """
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise ValueError(f"{setting}: {folder} is no folder; name one with clips ({', '.join(SUFFIXES)})")
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()
+        raise ValueError(f"{setting}: {folder} is no folder; name one with clips ({', '.join(AUDIO_SUFFIXES)})")
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
                    and not p.name.startswith("."))  # fmt: skip
     if not found:
-        raise ValueError(f"{setting}: {folder} holds no clip ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{setting}: {folder} holds no clip ({', '.join(AUDIO_SUFFIXES)})")
     return found
 
 
@@ -65,33 +67,52 @@ def read_class_name(folder: str | Path) -> ClassName:
     return ClassName(lines[0], lines[1] if len(lines) > 1 else "")
 
 
-def read_recording(path: Path, sample_rate: int) -> Recording:
-    """Read a clip as mono at a rate.
+def read_recording(path: Path, sample_rate: int, channels: int = 1, *, may_be_silent: bool = False) -> Recording:
+    """Read a clip at a rate; stereo becomes mono where the model is, mono is doubled where it is not.
 
-    Errors: `ValueError` that names the file where it cannot be read, or is shorter than a second or silent.
+    Errors: `ValueError` that names the file where it cannot be read, is shorter than a second or silent, or loses what
+    its channels say when they are mixed.
     """
     try:
-        waveform = read_audio(path, sample_rate=sample_rate, channels=1).waveform[0]
+        whole = read_audio(path, sample_rate=sample_rate).waveform
     except ValueError as error:
         raise ValueError(f"{error}; remove the clip, or save it again") from error
-    if len(waveform) < MIN_SECONDS * sample_rate:
-        raise ValueError(f"{path}: {len(waveform) / sample_rate:.2f} s are too short; clips have {MIN_SECONDS:g} s at "
+    if whole.shape[1] < MIN_SECONDS * sample_rate:
+        raise ValueError(f"{path}: {whole.shape[1] / sample_rate:.2f} s are too short; clips have {MIN_SECONDS:g} s at "
                          "least")  # fmt: skip
+    waveform = np.ascontiguousarray(to_channels(whole, channels))
+    is_mixed = len(whole) > channels
+    if is_mixed:
+        _check_mix(path, whole, waveform)
     loudness = integrated_loudness(waveform, sample_rate)
-    if not math.isfinite(loudness):
+    if not math.isfinite(loudness) and not may_be_silent:
         raise ValueError(f"{path}: silent, or nearly so; a model would learn to be silent: remove the clip")
-    return Recording(path, waveform, float(np.abs(waveform).max()), loudness)
+    return Recording(path, waveform, float(np.abs(waveform).max()), loudness, is_mixed)
 
 
-def read_recordings(folder: str | Path, sample_rate: int, setting: str, count: int | None = None) -> list[Recording]:
-    """Return the clips of a folder, or the first `count` of them by name.
+def _check_mix(path: Path, whole: np.ndarray, mixed: np.ndarray) -> None:
+    power, left = (float(np.mean(np.square(wave, dtype=np.float64))) for wave in (whole, mixed))
+    if left < 10 ** (LEAST_OF_MIX / 10) * power:
+        raise ValueError(f"{path}: its channels cancel each other: this model hears mono, and of their mix less than "
+                         f"{LEAST_OF_MIX:g} dB is left; turn the phase of one channel about, or save one of them "
+                         "alone")  # fmt: skip
+
+
+def read_recordings(folder: str | Path, sample_rate: int, setting: str, count: int | None = None, *,
+                    channels: int = 1, may_be_silent: bool = False) -> list[Recording]:  # fmt: skip
+    """Return the clips of a folder, or the first `count` of them by name; says once which were mixed to mono.
 
     Errors: `ValueError` where there are fewer, or one cannot be used.
     """
     paths = list_clips(folder, setting)
     if count is not None and count > len(paths):
         raise ValueError(f"num_clips is {count}, and {folder} holds {len(paths)}; add clips, or lower it")
-    return [read_recording(path, sample_rate) for path in paths[:count]]
+    read = [read_recording(path, sample_rate, channels, may_be_silent=may_be_silent) for path in paths[:count]]
+    mixed = [each.path.name for each in read if each.is_mixed]
+    if mixed:
+        get_logger().info("%s: %d of %d clips are stereo and this model is mono; each is heard as the mean of its "
+                          "channels: %s", setting, len(mixed), len(read), ", ".join(mixed[:3]))  # fmt: skip
+    return read
 
 
 def mean_loudness(recordings: list[Recording]) -> float:
@@ -106,9 +127,9 @@ def chunk_starts(num_samples: int, length: int, min_samples: int) -> list[int]:
 
 
 def crop(waveform: np.ndarray, start: int, length: int) -> np.ndarray:
-    """Return `length` samples of a sound `n` from a start on; after its end is silence."""
-    piece = waveform[start : start + length]
-    return np.pad(piece, (0, length - len(piece)))
+    """Return `length` samples of a sound `... n` from a start on; after its end is silence."""
+    piece = waveform[..., start : start + length]
+    return np.pad(piece, [(0, 0)] * (piece.ndim - 1) + [(0, length - piece.shape[-1])])
 
 
 def random_start(num_samples: int, length: int, rng: np.random.Generator) -> int:
@@ -118,8 +139,8 @@ def random_start(num_samples: int, length: int, rng: np.random.Generator) -> int
 
 def random_crop(waveform: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """Return a window of a sound, which is repeated where it is shorter: for backgrounds."""
-    repeated = np.tile(waveform, -(-length // len(waveform)))
-    return crop(repeated, random_start(len(repeated), length, rng), length)
+    repeated = np.tile(waveform, -(-length // waveform.shape[-1]))
+    return crop(repeated, random_start(repeated.shape[-1], length, rng), length)
 
 
 def mix_background(waveform: np.ndarray, background: np.ndarray, snr_decibels: float) -> np.ndarray:
@@ -136,7 +157,7 @@ def mix_background(waveform: np.ndarray, background: np.ndarray, snr_decibels: f
 
 def warn_of_clips(recordings: list[Recording], length: int, sample_rate: int) -> None:
     """Warn of what can work, but seldom works well: clips much shorter than what the model hears."""
-    short = [each.path.name for each in recordings if len(each.waveform) < length // 2]
+    short = [each.path.name for each in recordings if each.waveform.shape[1] < length // 2]
     if short:
         get_logger().warning("instance_data_dir: %d of %d clips fill less than half of the %.1f s that are heard; the "
                              "rest is silence, which is learned too: %s", len(short), len(recordings),

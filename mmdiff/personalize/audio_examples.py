@@ -73,7 +73,7 @@ class AudioExamples:
 
     def table(self) -> str:
         """Return what there is, for people."""
-        seconds = sum(len(each.waveform) for each in self.recordings) / self.sample_rate
+        seconds = sum(each.waveform.shape[1] for each in self.recordings) / self.sample_rate
         lines = [f"concept: {len(self.recordings)} clips, {seconds:.1f} s in all, {mean_loudness(self.recordings):.1f} "
                  f"LUFS; {self.length / self.sample_rate:.2f} s are heard at a time",
                  f"called: '{self.captions()[0]}'" + (f" and {len(self.captions()) - 1} more"
@@ -86,7 +86,7 @@ class AudioExamples:
 
 
 class ClipStream(BatchStream):
-    """Batches of pieces of clips: waveform `b 1 n` of a peak of `peak` before a background is mixed in, and captions.
+    """Batches of pieces of clips: waveform `b c n` of a peak of `peak` before a background is mixed in, and captions.
 
     Every clip, or every chunk, is taken once, in a new order, before any comes again.
     """
@@ -98,7 +98,7 @@ class ClipStream(BatchStream):
         least = round(MIN_SECONDS * examples.sample_rate)
         self.places: list[tuple[Recording, int | None]] = [
             (each, start) for each in examples.recordings for start in
-            (chunk_starts(len(each.waveform), examples.length, least) if recipe.crop == "chunks" else (None,))
+            (chunk_starts(each.waveform.shape[1], examples.length, least) if recipe.crop == "chunks" else (None,))
         ]  # fmt: skip
 
     def batch(self, number: int) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class ClipStream(BatchStream):
         captions = self.examples.captions()
         pieces = [self._piece(*self._place(number * self.batch_size + i), rng) for i in range(self.batch_size)]
         return {
-            "waveform": torch.from_numpy(np.stack(pieces))[:, None],
+            "waveform": torch.from_numpy(np.stack(pieces)),
             "caption": [captions[int(rng.integers(len(captions)))] for _ in pieces],
             "is_class": torch.zeros(len(pieces), dtype=torch.bool),
         }
@@ -120,7 +120,7 @@ class ClipStream(BatchStream):
     def _piece(self, recording: Recording, start: int | None, rng: np.random.Generator) -> np.ndarray:
         length, recipe = self.examples.length, self.examples.recipe
         if start is None:
-            start = random_start(len(recording.waveform), length, rng)
+            start = random_start(recording.waveform.shape[1], length, rng)
         piece = (crop(recording.waveform, start, length) * (self.peak / recording.peak)).astype(np.float32)
         if not self.examples.backgrounds:
             return piece

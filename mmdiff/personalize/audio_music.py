@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mmdiff.eval.metrics.loudness import BLOCK_SECONDS, integrated_loudness
+from mmdiff.personalize.audio_concepts import crop
 from mmdiff.personalize.backbones.audio import MelBackbone
 
 STEPS, GUIDANCE_SCALE = 50, 2.5
+SILENT = 1e-6  # no sound has a smaller peak than this
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def make_sound(backbone: MelBackbone, request: MusicRequest, seed: int, source: 
 
 
 def encode_source(backbone: MelBackbone, waveform: np.ndarray) -> Tensor:
-    """Return the latents `1 c l m` of a sound `n`, brought to the peak that the model knows."""
-    length = backbone.num_samples(len(waveform) / backbone.sample_rate)
-    wave = np.pad(waveform, (0, length - len(waveform))) * (backbone.peak / np.abs(waveform).max())
-    return backbone.posterior(torch.from_numpy(wave.astype(np.float32))[None, None].to(backbone.device)).mean
+    """Return the latents `1 ...` of a sound `c n`, brought to the peak that the model knows."""
+    wave = crop(waveform, 0, backbone.num_samples(waveform.shape[1] / backbone.sample_rate))
+    wave = wave * (backbone.peak / max(np.abs(waveform).max(), SILENT))
+    return backbone.posterior(torch.from_numpy(wave.astype(np.float32))[None].to(backbone.device)).mean
 
 
 def restore_loudness(waveform: np.ndarray, sample_rate: int, loudness: float | None) -> tuple[np.ndarray, float]:

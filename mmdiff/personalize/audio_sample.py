@@ -111,7 +111,7 @@ def _request(options: argparse.Namespace, record: dict[str, Any], heard: Recordi
     """Return what is asked for; a sound that is given is told anew from its beginning to its end, or to --seconds."""
     seconds = options.seconds
     if heard is not None:
-        whole = len(heard.waveform) / rate
+        whole = heard.waveform.shape[1] / rate
         if seconds is not None and seconds > whole:
             raise ValueError(f"--seconds is {seconds:g}, and {options.audio} has {whole:.2f} s; leave it out")
         seconds = whole if seconds is None else seconds
@@ -125,4 +125,4 @@ def _request(options: argparse.Namespace, record: dict[str, Any], heard: Recordi
 def _source(backbone: MelBackbone, request: MusicRequest, heard: Recording | None) -> Tensor | None:
     if heard is None:
         return None
-    return encode_source(backbone, heard.waveform[: round(request.seconds * backbone.sample_rate)])
+    return encode_source(backbone, heard.waveform[:, : round(request.seconds * backbone.sample_rate)])

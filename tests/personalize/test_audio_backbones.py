@@ -57,7 +57,7 @@ def test_music_is_that_of_the_pipeline(backbone):
 
 
 def test_style_transfer_begins_at_the_sound_and_moves_away_with_strength(backbone):
-    source = encode_source(backbone, sound("guitar"))
+    source = encode_source(backbone, sound("guitar")[None])
     assert source.shape == (1, 4, 13, 8), "of 16 kHz, 64 bands and a hop of 160 samples, in pieces of 8"
     made = {strength: draw_latents(backbone, MusicRequest("drum", 1.0, 20, 1.0, strength=strength), 0, source)
             for strength in (0.0, 0.2, 0.5, 0.8, 1.0)}  # fmt: skip

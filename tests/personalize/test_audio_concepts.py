@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmdiff.log import get_logger
 from mmdiff.personalize.audio_concepts import (
     chunk_starts,
     crop,
@@ -42,8 +43,28 @@ def test_stereo_of_another_rate_becomes_mono_of_the_models(tmp_path):
     left, right = sound("guitar", 2.0), np.zeros(2 * RATE, np.float32)
     path = write_sound(tmp_path / "a.wav", np.stack([left, right]), 8000)
     read = read_recording(path, RATE)
-    assert read.waveform.shape == (4 * RATE,) and read.waveform.dtype == np.float32
+    assert read.waveform.shape == (1, 4 * RATE) and read.waveform.dtype == np.float32
     assert read.peak == pytest.approx(0.25, abs=0.02), "the mean of both channels"
+    both = read_recording(path, RATE, 2)
+    assert both.waveform.shape == (2, 4 * RATE) and not both.is_mixed and not both.waveform[1].any()
+    mono = read_recording(write_sound(tmp_path / "b.wav", left), RATE, 2).waveform
+    assert mono.shape == (2, 2 * RATE) and np.array_equal(*mono)
+
+
+def test_stereo_for_a_mono_model_is_said_once_and_refused_where_it_cancels(tmp_path, caplog, monkeypatch):
+    wave, noise = sound("guitar"), np.random.default_rng(0).standard_normal(RATE) * 0.1
+    write_sound(tmp_path / "clips/a.wav", np.stack([wave, wave]))
+    write_sound(tmp_path / "clips/b.wav", np.stack([wave, noise]))
+    write_sound(tmp_path / "clips/c.wav", wave)
+    monkeypatch.setattr(get_logger(), "propagate", True)
+    with caplog.at_level("INFO"):
+        assert len(read_recordings(tmp_path / "clips", RATE, "instance_data_dir")) == 3
+    (line,) = [each for each in caplog.messages if "stereo" in each]
+    assert "2 of 3 clips are stereo" in line and "a.wav, b.wav" in line
+    write_sound(tmp_path / "clips/wide.wav", np.stack([wave, -0.8 * wave]))
+    with pytest.raises(ValueError, match=r"wide\.wav: its channels cancel each other.*turn the phase"):
+        read_recordings(tmp_path / "clips", RATE, "instance_data_dir")
+    assert len(read_recordings(tmp_path / "clips", RATE, "instance_data_dir", channels=2)) == 4
 
 
 @pytest.mark.parametrize(("waveform", "message"), [
