@@ -63,14 +63,18 @@ def read_pictures(folder: str | Path, setting: str) -> list[Picture]:
     return [_read_picture(path) for path in paths]
 
 
-def check_pictures(pictures: list[Picture], resolution: int, setting: str) -> None:
-    """Warn of what can work, but seldom works well: one picture alone, or pictures that must be enlarged."""
-    if len(pictures) == 1:
-        get_logger().warning("%s: one image only; what is learned will be that image. Three to five are customary",
-                             setting)  # fmt: skip
+def check_pictures(pictures: list[Picture], resolution: int, *, may_be_one: bool = False) -> None:
+    """Refuse one picture alone, unless that is meant, and warn of pictures that must be enlarged.
+
+    Errors: `ValueError` for one picture alone.
+    """
+    if len(pictures) == 1 and not may_be_one:
+        raise ValueError(f"instance_data_dir: {pictures[0].path.parent} holds one image only, and what would be "
+                         "learned is that image; add more, three to five are customary, or set "
+                         "allow_single_image=true")  # fmt: skip
     small = [each.path.name for each in pictures if min(each.height, each.width) < resolution]
     if small:
-        get_logger().warning("%s: %d of %d images are smaller than %d pixels and will be enlarged: %s", setting,
+        get_logger().warning("instance_data_dir: %d of %d images are smaller than %d pixels and will be enlarged: %s",
                              len(small), len(pictures), resolution, ", ".join(small[:3]))  # fmt: skip
 
 

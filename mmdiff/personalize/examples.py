@@ -1,6 +1,7 @@
 """A recipe's folders as examples: pictures of the concept and of its class, and what each is called."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -26,10 +27,10 @@ class Examples:
     def __init__(self, recipe: ImageRecipe):
         self.recipe = recipe
         self.pictures = read_pictures(recipe.instance_data_dir, "instance_data_dir")
-        check_pictures(self.pictures, recipe.resolution, "instance_data_dir")
+        check_pictures(self.pictures, recipe.resolution, may_be_one=recipe.allow_single_image)
         self.class_pictures: list[Picture] | None = None
-        if recipe.with_prior_preservation and recipe.class_data_dir and list_images(recipe.class_folder):
-            read_pictures(recipe.class_folder, "class_data_dir")
+        if recipe.with_prior_preservation:
+            self._check_class_folder()
         nameless = [each.path.name for each in self.pictures if not self.named(each)]
         if nameless:
             raise ValueError(f"instance_prompt: missing, and {nameless[0]} and {len(nameless) - 1} more images have no "
@@ -53,10 +54,14 @@ class Examples:
         captions = self.named(picture)
         return captions[int(rng.integers(len(captions)))]
 
+    def own_captions(self) -> list[str]:
+        """Return every caption that a picture of the concept may have, once."""
+        return list(dict.fromkeys(caption for picture in self.pictures for caption in self.named(picture)))
+
     def all_captions(self) -> list[str]:
         """Return every caption that may be asked for, once."""
-        own = [caption for picture in self.pictures for caption in self.named(picture)]
-        return list(dict.fromkeys([*own, *(p.caption or self.recipe.class_prompt for p in self.of_class())]))
+        of_class = (picture.caption or self.recipe.class_prompt for picture in self.of_class())
+        return list(dict.fromkeys([*self.own_captions(), *of_class]))
 
     def lacks_class_images(self) -> bool:
         """Say whether images of the class are wanted and not all there."""
@@ -98,3 +103,13 @@ class Examples:
             lacking = max(recipe.num_class_images - found, 0)
             lines.append(f"class '{recipe.class_prompt}': {found} images, {lacking} to be made by the model")
         return "\n".join(lines)
+
+    def _check_class_folder(self) -> None:
+        folder = self.recipe.class_folder
+        if folder.exists() and folder.samefile(Path(self.recipe.instance_data_dir).expanduser()):
+            raise ValueError(f"class_data_dir: {folder} is instance_data_dir too; give images of the class a folder of "
+                             "their own")  # fmt: skip
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"class_data_dir: {folder} is no folder; name one with images, or one that is not there")
+        if list_images(folder):
+            read_pictures(folder, "class_data_dir")

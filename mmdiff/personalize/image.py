@@ -17,9 +17,11 @@ from mmdiff.personalize.custom_diffusion import CustomDiffusionMethod
 from mmdiff.personalize.dreambooth import FullMethod, complete_class_images
 from mmdiff.personalize.examples import Examples
 from mmdiff.personalize.images import ImageRequest, unchecked
+from mmdiff.personalize.prompts import concept_facts
 from mmdiff.personalize.recipe import ImageRecipe
 from mmdiff.personalize.task import PersonalizeTask
 from mmdiff.personalize.textual_inversion import TextualInversionMethod
+from mmdiff.personalize.tokens import warn_of_long_captions
 from mmdiff.personalize.trained import in_place_of
 from mmdiff.personalize.validation import fixed_noise_loss, validation_images
 
@@ -42,6 +44,9 @@ class PersonalizeImageTask(PersonalizeTask):
         method = METHODS[recipe.method](backbone, recipe)
         super().__init__(recipe, backbone, method, caches_text=recipe.pre_compute_text_embeddings)
         self.examples = examples
+        spelled = backbone.word.spelled if backbone.word else str
+        warn_of_long_captions(backbone.towers, [spelled(text) for text in (*examples.own_captions(),
+                                                                          recipe.class_prompt)])  # fmt: skip
         self.prior_loss_weight = recipe.prior_loss_weight if recipe.with_prior_preservation else None
         self.latents = LatentCache(lambda media: self.backbone.posterior(media.to(self.device)))
         self.shown: list[Clip] = []
@@ -105,6 +110,8 @@ class PersonalizeImageTask(PersonalizeTask):
             "family": "image", "method": recipe.method, "base_model": recipe.pretrained_model_name_or_path,
             "instance_prompt": recipe.instance_prompt, "class_prompt": recipe.class_prompt,
             "resolution": recipe.resolution,
+            **concept_facts(recipe.instance_prompt, recipe.class_prompt, recipe.placeholder_token,
+                            recipe.initializer_token, recipe.learnable_property),
         }  # fmt: skip
 
     def settle(self) -> None:

@@ -42,6 +42,7 @@ class ImageRecipe:
     # the concept
     instance_data_dir: str = ""
     instance_prompt: str = ""
+    allow_single_image: bool = False  # of which a model learns little but that image
     # what keeps the model from forgetting the class
     with_prior_preservation: bool = False
     class_data_dir: str | None = None  # output_dir/class_images where none is given

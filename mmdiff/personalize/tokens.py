@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmdiff.log import get_logger
 from mmdiff.personalize.backbones.base import Tower
 
 
@@ -49,6 +50,18 @@ def check_placeholder(tower: Tower, tokens: Sequence[str]) -> None:
                              "new word, such as <my-toy>")  # fmt: skip
         if not token or any(character.isspace() for character in token):
             raise ValueError(f"placeholder_token: {token!r} is not one word; choose one such as <my-toy>")
+
+
+def warn_of_long_captions(towers: Sequence[Tower], captions: Sequence[str]) -> None:
+    """Warn of captions of which a text encoder does not read the end, and say how many tokens are cut."""
+    for tower in towers:
+        limit = tower.max_tokens or tower.tokenizer.model_max_length
+        cut = {text: len(tower.tokenizer(text, verbose=False)["input_ids"]) - limit for text in captions}
+        long = [text for text in captions if cut[text] > 0]
+        if long:
+            worst = max(long, key=cut.get)
+            get_logger().warning("%s reads %d tokens: of %d captions the end is cut, %d tokens of '%.60s...'; make "
+                                 "them shorter", tower.name, limit, len(long), cut[worst], worst)  # fmt: skip
 
 
 def initial_rows(tower: Tower, words: str, num_vectors: int) -> Tensor:

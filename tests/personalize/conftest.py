@@ -46,6 +46,7 @@ def recipe_of(models, tmp_path):
     def make(model: str, pictures: Path, *, train: dict | None = None, **settings) -> ImageRecipe:
         given = {"pretrained_model_name_or_path": str(models[model]), "instance_data_dir": str(pictures),
                  "resolution": SIZE, "output_dir": str(tmp_path / "run"), "caption_dropout": 0.0,
+                 "allow_single_image": True,
                  "num_inference_steps": 2, "num_validation_images": 1}  # fmt: skip
         config = TrainConfig(**{"ema_decay": 0.0, "batch_size": 4, "log_every": 1, **(train or {})})
         return ImageRecipe(**{**given, **settings}, train=config)

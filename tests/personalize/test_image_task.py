@@ -158,11 +158,6 @@ def test_the_text_encoder_may_learn_at_a_rate_of_its_own(recipe_of, tmp_path):
         recipe_of("sd1", pictures, instance_prompt="dog", text_encoder_lr=1e-5)
 
 
-def test_one_image_only_is_a_warning(task_of, tmp_path, caplog):
-    task_of("sd1", write_pictures(tmp_path / "pictures"), instance_prompt="dog")
-    assert "one image only" in caplog.text
-
-
 def test_shipped_recipes_are_whole():
     folder = Path(__file__).resolve().parents[2] / "configs/personalize"
     found = sorted(folder.glob("image_*.yaml"))

@@ -23,12 +23,16 @@ class Posterior:
 
 @dataclass(eq=False)
 class Tower:
-    """A text encoder with its tokenizer; `name` is that of the pipeline's part. Only where `is_open` can it learn."""
+    """A text encoder with its tokenizer; `name` is that of the pipeline's part. Only where `is_open` can it learn.
+
+    It reads `max_tokens` of a caption; None: as many as its tokenizer says.
+    """
 
     name: str
     tokenizer: Any
     encoder: nn.Module
     is_open: bool = True
+    max_tokens: int | None = None
 
 
 class Backbone(Protocol):

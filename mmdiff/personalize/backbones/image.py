@@ -55,7 +55,7 @@ def load_image_backbone(
     named = pipeline_class_of(source)
     if named not in PIPELINES:
         raise ValueError(f"{source}: this is a {named}; images are personalized on Stable Diffusion 1.x, 2.x, 3 and "
-                         f"3.5 ({', '.join(PIPELINES)})")  # fmt: skip
+                         f"3.5 ({', '.join(PIPELINES)}), music with task personalize_audio or musicgen")  # fmt: skip
     class_name = PIPELINES[named]
     loaded = load_pipeline(source, LoadOptions(device="cpu", dtype=dtype), class_name)
     loaded.pipe.vae.float()
@@ -119,7 +119,8 @@ class StableDiffusion3Backbone(ImageBackbone):
         towers = [
             Tower("text_encoder", pipe.tokenizer, pipe.text_encoder),
             Tower("text_encoder_2", pipe.tokenizer_2, pipe.text_encoder_2),
-            Tower("text_encoder_3", pipe.tokenizer_3, pipe.text_encoder_3, is_open=False),
+            Tower("text_encoder_3", pipe.tokenizer_3, pipe.text_encoder_3, is_open=False,
+                  max_tokens=max_sequence_length),
         ]
         super().__init__(pipe, "transformer", Objective(diffusion, None), towers)
         self.config, self.max_sequence_length = config, max_sequence_length

@@ -58,8 +58,7 @@ def load_musicgen(version: str) -> MusicGen:
     Errors: `ValueError` where it is none, is not all there, is not in safetensors, or is of another family.
     """
     source = VERSIONS.get(version, version)
-    path = Path(source).expanduser()
-    kind = _check_family(path if path.exists() else locate(source, ("config.json",)).path, source)
+    kind = check_family(source)
     folder = locate(source, HARMLESS_FILES).path
     network = _load(folder, CLASSES[kind])
     _check_parts(network.config, source)
@@ -69,11 +68,20 @@ def load_musicgen(version: str) -> MusicGen:
     return music
 
 
-def _check_family(folder: Path, source: str) -> str:
+def check_family(source: str) -> str:
+    """Return the `model_type` of a hub id's or folder's MusicGen, from its configuration alone.
+
+    Errors: `ValueError` where it is none.
+    """
+    path = Path(source).expanduser()
+    folder = path if path.exists() else locate(source, ("config.json",)).path
     file = folder / "config.json"
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{source}: an adapter, not a whole MusicGen; give the model it was trained on, and this "
                          f"folder as train.initialize_from")  # fmt: skip
+    if (folder / "model_index.json").is_file():
+        raise ValueError(f"{source}: a pipeline of diffusers, not a MusicGen; AudioLDM, MusicLDM and others are "
+                         "trained with task personalize_audio")  # fmt: skip
     try:
         kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:

@@ -60,8 +60,10 @@ def read_index(address: Address) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{address.text}: no readable {INDEX_NAME} ({error}); give the folder of a whole pipeline, "
-                         "not of one of its parts") from error  # fmt: skip
+        is_other = path.with_name("config.json").is_file()
+        what = "it is one model of transformers, or one part of a pipeline" if is_other else str(error)
+        raise ValueError(f"{address.text}: no readable {INDEX_NAME} ({what}); give the folder of a whole pipeline of "
+                         "diffusers") from error  # fmt: skip
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
         raise ValueError(f"{address.text}: {INDEX_NAME} names no pipeline class of diffusers or mmdiff; code from a "
                          "model's folder is never run")  # fmt: skip
