@@ -21,6 +21,7 @@ from mmdiff.personalize.dreambooth import FullMethod, image_seed
 from mmdiff.personalize.musicgen.sample import write_wav
 from mmdiff.personalize.task import PersonalizeTask
 from mmdiff.personalize.textual_inversion import TextualInversionMethod
+from mmdiff.personalize.tokens import warn_of_long_captions
 from mmdiff.personalize.trained import in_place_of
 
 __all__ = ["AudioRecipe", "PersonalizeAudioTask"]
@@ -41,6 +42,7 @@ class PersonalizeAudioTask(PersonalizeTask):
         examples.read(backbone.sample_rate, backbone.num_samples(recipe.seconds))
         method = METHODS[recipe.method](backbone, examples.with_first_words())
         super().__init__(recipe, backbone, method, caches_text=True)
+        warn_of_long_captions(backbone.towers, backbone.spelled(examples.captions()))
         self.examples = examples
         self.shown: list[Clip] = []
 

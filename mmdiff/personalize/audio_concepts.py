@@ -50,6 +50,18 @@ def list_clips(folder: str | Path, setting: str) -> list[Path]:
     return found
 
 
+def check_clips(paths: list[Path], count: int | None) -> None:
+    """Refuse fewer clips than are asked for, and one clip alone where nobody asks for one.
+
+    Errors: `ValueError` that says how many there are.
+    """
+    if count is not None and count > len(paths):
+        raise ValueError(f"num_clips is {count}, and {paths[0].parent} holds {len(paths)}; add clips, or lower it")
+    if count is None and len(paths) == 1:
+        raise ValueError(f"instance_data_dir: {paths[0].parent} holds one clip only, and what would be learned is that "
+                         "clip; add more, three to five are customary, or set num_clips=1")  # fmt: skip
+
+
 def read_class_name(folder: str | Path) -> ClassName:
     """Return what `class_name.txt` says: the class in its first line, and the concept's word in its second.
 
@@ -102,11 +114,9 @@ def read_recordings(folder: str | Path, sample_rate: int, setting: str, count: i
                     channels: int = 1, may_be_silent: bool = False) -> list[Recording]:  # fmt: skip
     """Return the clips of a folder, or the first `count` of them by name; says once which were mixed to mono.
 
-    Errors: `ValueError` where there are fewer, or one cannot be used.
+    Errors: `ValueError` where one cannot be used.
     """
     paths = list_clips(folder, setting)
-    if count is not None and count > len(paths):
-        raise ValueError(f"num_clips is {count}, and {folder} holds {len(paths)}; add clips, or lower it")
     read = [read_recording(path, sample_rate, channels, may_be_silent=may_be_silent) for path in paths[:count]]
     mixed = [each.path.name for each in read if each.is_mixed]
     if mixed:

@@ -11,6 +11,7 @@ from mmdiff.personalize.audio_concepts import (
     MIN_SECONDS,
     ClassName,
     Recording,
+    check_clips,
     chunk_starts,
     crop,
     list_clips,
@@ -33,7 +34,7 @@ class AudioExamples:
 
     def __init__(self, recipe: AudioRecipe):
         self.recipe = recipe
-        list_clips(recipe.instance_data_dir, "instance_data_dir")
+        check_clips(list_clips(recipe.instance_data_dir, "instance_data_dir"), recipe.num_clips)
         if recipe.background_dir:
             list_clips(recipe.background_dir, "background_dir")
         said = read_class_name(recipe.instance_data_dir)

@@ -46,7 +46,7 @@ class AudioRecipe:
     pretrained_model_name_or_path: str = ""
     # the concept
     instance_data_dir: str = ""
-    num_clips: int | None = None  # the first by name; all where none is given
+    num_clips: int | None = None  # the first by name; all where none is given, of which there must be two
     instance_prompt: str = ""
     instance_word: str = "sks"
     object_class: str = ""

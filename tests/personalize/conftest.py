@@ -14,7 +14,7 @@ from mmdiff.train.optim import TrainConfig
 from tests.personalize.teaching import train
 from tests.personalize.tiny import BUILDERS, SIZE, write_model, write_pictures
 from tests.personalize.tiny_audio import BUILDERS as AUDIO_BUILDERS
-from tests.personalize.tiny_audio import SOUNDS, write_audio_model, write_clips
+from tests.personalize.tiny_audio import SOUNDS, one_or_all, write_audio_model, write_clips
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +76,8 @@ def audio_taught(tmp_path_factory) -> Path:
     settings.write_text(settings.read_text().replace('"epsilon"', '"v_prediction"'))
     recipes = [AudioRecipe(
         method="dreambooth", pretrained_model_name_or_path=str(base), seconds=1.0,
-        instance_data_dir=str(write_clips(root / name, name)), instance_prompt=f" {name}", train_text_encoder=True,
+        instance_data_dir=str(write_clips(root / name, name)), num_clips=1, instance_prompt=f" {name}",
+        train_text_encoder=True,
         train=TrainConfig(batch_size=2, ema_decay=0.0),
     ) for name in SOUNDS]  # fmt: skip
     torch.manual_seed(0)
@@ -106,7 +107,7 @@ def audio_recipe_of(audio_models, tmp_path):
     def make(model: str, clips: Path, *, train: dict | None = None, **settings) -> AudioRecipe:
         given = {"pretrained_model_name_or_path": str(audio_models[model]), "instance_data_dir": str(clips),
                  "seconds": 1.0, "output_dir": str(tmp_path / "run"), "num_inference_steps": 2,
-                 "num_validation_clips": 1}  # fmt: skip
+                 "num_validation_clips": 1, "num_clips": one_or_all(clips)}  # fmt: skip
         config = TrainConfig(**{"ema_decay": 0.0, "batch_size": 4, "log_every": 1, **(train or {})})
         return AudioRecipe(**{**given, **settings}, train=config)
 

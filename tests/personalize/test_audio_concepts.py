@@ -19,13 +19,14 @@ from mmdiff.personalize.audio_concepts import (
 from mmdiff.personalize.audio_examples import AudioExamples, ClipStream
 from mmdiff.personalize.audio_recipe import AudioRecipe
 from mmdiff.train.optim import TrainConfig
-from tests.personalize.tiny_audio import RATE, sound, write_clips, write_sound
+from tests.personalize.tiny_audio import RATE, one_or_all, sound, write_clips, write_sound
 
 PEAK = 0.5
 
 
 def stream_of(folder: Path, *, batch_size: int = 4, **settings) -> ClipStream:
     given = {"method": "lora", "pretrained_model_name_or_path": "x", "instance_prompt": "sks", "seconds": 1.0}
+    given["num_clips"] = one_or_all(folder)
     recipe = AudioRecipe(**{**given, **settings}, instance_data_dir=str(folder),
                          train=TrainConfig(batch_size=batch_size))  # fmt: skip
     examples = AudioExamples(recipe)

@@ -185,6 +185,11 @@ def read_sound(path: Path) -> np.ndarray:
     return samples.T.astype(np.float32) / 32767
 
 
+def one_or_all(folder: Path) -> int | None:
+    """Return the `num_clips` that lets a folder of any number of sounds be used."""
+    return 1 if len(list(folder.glob("*.wav"))) == 1 else None
+
+
 def write_clips(folder: Path, *names: str, class_name: str = "", seconds: float = 1.0) -> Path:
     """Write a folder of sounds, and what they are an instance of."""
     folder.mkdir(parents=True, exist_ok=True)
