@@ -95,14 +95,18 @@ def read_recording(path: Path, sample_rate: int, channels: int = 1, *, may_be_si
     waveform = np.ascontiguousarray(to_channels(whole, channels))
     is_mixed = len(whole) > channels
     if is_mixed:
-        _check_mix(path, whole, waveform)
+        check_mix(path, whole, waveform)
     loudness = integrated_loudness(waveform, sample_rate)
     if not math.isfinite(loudness) and not may_be_silent:
         raise ValueError(f"{path}: silent, or nearly so; a model would learn to be silent: remove the clip")
     return Recording(path, waveform, float(np.abs(waveform).max()), loudness, is_mixed)
 
 
-def _check_mix(path: Path, whole: np.ndarray, mixed: np.ndarray) -> None:
+def check_mix(path: Path, whole: np.ndarray, mixed: np.ndarray) -> None:
+    """Refuse a sound `c n` that loses what its channels say when they are mixed.
+
+    Errors: `ValueError` that names the file.
+    """
     power, left = (float(np.mean(np.square(wave, dtype=np.float64))) for wave in (whole, mixed))
     if left < 10 ** (LEAST_OF_MIX / 10) * power:
         raise ValueError(f"{path}: its channels cancel each other: this model hears mono, and of their mix less than "

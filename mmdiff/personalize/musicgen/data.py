@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mmdiff.log import get_logger
 from mmdiff.media import Sound, read_audio
-from mmdiff.media.audio import AUDIO_SUFFIXES
+from mmdiff.media.audio import AUDIO_SUFFIXES, to_channels
+from mmdiff.personalize.audio_concepts import check_mix
 from mmdiff.personalize.musicgen.codes import Cache, encode_sound, hash_codec
 from mmdiff.personalize.musicgen.labels import TAGGER, Describer
 from mmdiff.personalize.musicgen.model import MusicGen
@@ -123,18 +125,36 @@ class Folder:
 
         Errors: `ValueError` where a file cannot be read or is silent, no chunk is left, or all codes are one.
         """
-        found = [chunk for path in paths for chunk in self._chunks(path)]
+        self._check(paths)
+        found = [chunk for path in tqdm(paths, unit="file", leave=False) for chunk in self._chunks(path)]
         if not found:
-            raise ValueError(f"dataset_path: none of {len(paths)} files is {self.settings.min_seconds:g} s long or "
-                             f"longer; add longer ones, or lower min_seconds")  # fmt: skip
+            raise self._too_short(paths)
         if all(chunk.codes.unique().numel() == 1 for chunk in found):
             raise ValueError(f"{self.music.source}: its codec gives one and the same code for all {len(found)} chunks; "
                              f"its codebooks were never trained")  # fmt: skip
         return found
 
+    def _check(self, paths: Sequence[Path]) -> None:
+        """Read what was not coded before, so that what is wrong with the last file is told before the first is coded.
+
+        Vocals are not removed for it, which would take long.
+        """
+        new = [path for path in paths if self.cache.read(self._key(hash_path(path))) is None]
+        sounds = (read_audio(path) if self.remover else self.read(path) for path in tqdm(new, unit="file", leave=False))
+        seconds = [sound.waveform.shape[1] / sound.sample_rate for sound in sounds]
+        if len(new) == len(paths) and max(seconds) < self.settings.min_seconds:
+            raise self._too_short(paths)
+
+    def _too_short(self, paths: Sequence[Path]) -> ValueError:
+        return ValueError(f"dataset_path: none of {len(paths)} files is {self.settings.min_seconds:g} s long or "
+                          f"longer; add longer ones, or lower min_seconds")  # fmt: skip
+
+    def _key(self, content: str) -> str:
+        return self.cache.key("codes", content, self.codec, self.music.channels, *self.cutting)
+
     def _chunks(self, path: Path) -> list[Chunk]:
         content, sound = hash_path(path), _Once(self, path)
-        key = self.cache.key("codes", content, self.codec, self.music.channels, *self.cutting)
+        key = self._key(content)
         kept = self.cache.read(key)
         if kept is None:
             kept = self._encode(path, sound.value)
@@ -151,10 +171,15 @@ class Folder:
     def read(self, path: Path) -> Sound:
         """Return a file's sound at the model's rate, without vocals where these are dropped.
 
-        Errors: `ValueError` where it cannot be read, or nothing is to be heard.
+        Errors: `ValueError` where it cannot be read, nothing is to be heard, or its channels cancel each other.
         """
-        form = {"sample_rate": self.music.sample_rate, "channels": self.music.channels}
-        sound = self.remover.read(path, **form) if self.remover else read_audio(path, **form)
+        rate, channels = self.music.sample_rate, self.music.channels
+        if self.remover:
+            sound = self.remover.read(path, sample_rate=rate, channels=channels)
+        else:
+            whole = read_audio(path, sample_rate=rate).waveform
+            sound = Sound(np.ascontiguousarray(to_channels(whole, channels)), rate)
+            check_mix(path, whole, sound.waveform)
         if not np.abs(sound.waveform).max() >= SILENCE:
             what = "silent without its vocals" if self.remover else "silent"
             raise ValueError(f"{path}: {what}; a model would learn to be silent: remove the file")
