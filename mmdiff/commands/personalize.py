@@ -13,14 +13,19 @@ def add_personalize(commands) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     sample = add_command(
         kinds, "sample", "make images or music with a personalized model (`mmdiff train configs/personalize/...`)",
-        'mmdiff personalize sample runs/dog/export --prompt "a photo of sks dog on a beach" -o out/dog -n 4',
+        'mmdiff personalize sample runs/dog/export --prompt "a photo of sks dog on a beach" -o out/dog -n 4\n'
+        "  mmdiff personalize sample runs/dog/export --prompts reconstruction editability -o out/dog-sets",
         _personalize_sample,
     )  # fmt: skip
-    sample.add_argument("model", help="folder export/ of a training run")
-    sample.add_argument("--prompt", required=True, metavar="TEXT", help="what to make")
+    sample.add_argument("model", help="folder export/ of a training run; or a plain model, by folder or hub id")
+    sample.add_argument("--prompt", metavar="TEXT", help="what to make")
+    sample.add_argument("--prompts", nargs="+", default=[], metavar="NAME|FILE",
+                        help="reconstruction, editability, or a text file with a prompt a line, {} for the concept; "
+                             "goes on where it stopped")  # fmt: skip
+    sample.add_argument("--concept", metavar="WORDS", help="what stands for {} (default: what the model learned)")
     sample.add_argument("-o", "--output", type=Path, required=True, help="folder to write; nothing in it is replaced")
-    sample.add_argument("-n", "--num-generations", type=int, default=4, help="files (default: %(default)s)")
-    sample.add_argument("--seed", type=int, default=0, help="of the first; the i-th has i more")
+    sample.add_argument("-n", "--num-generations", type=int, default=4, help="files a prompt (default: %(default)s)")
+    sample.add_argument("--seed", type=int, default=0, help="of the first file; every further one has 1 more")
     sample.add_argument("--guidance-scale", type=float, metavar="W", help="push towards the prompt")
     sample.add_argument("--base-model", dest="base", metavar="ID", help="where the model it was trained on lies now")
     sample.add_argument("--device", default=None, help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")

@@ -102,7 +102,8 @@ class PersonalizeAudioTask(PersonalizeTask):
         lora = {"rank": recipe.rank, "lora_alpha": recipe.lora_alpha, "lora_layers": list(recipe.lora_layers)}
         return {
             "family": "audio", "method": recipe.method, "base_model": recipe.pretrained_model_name_or_path,
-            "instance_prompt": self.examples.captions()[0], "object_class": self.examples.named.object_class,
+            "instance_prompt": self.examples.captions()[0], "concept": self.examples.concept(),
+            "object_class": self.examples.named.object_class or None, "learnable_property": recipe.learnable_property,
             "seconds": recipe.seconds, "sample_rate": self.backbone.sample_rate,
             "loudness_lufs": mean_loudness(self.examples.recordings),
             **({"lora": lora} if recipe.method == "lora" else {}),

@@ -24,6 +24,7 @@ from mmdiff.personalize.audio_concepts import (
     warn_of_clips,
 )
 from mmdiff.personalize.audio_recipe import INSTANCE_PROMPT, TEMPLATES, AudioRecipe
+from mmdiff.personalize.prompts import named_in
 
 
 class AudioExamples:
@@ -70,7 +71,16 @@ class AudioExamples:
             return (recipe.instance_prompt,)
         if recipe.learns_word:
             return tuple(each.format(recipe.placeholder_token) for each in TEMPLATES[recipe.learnable_property])
-        return (INSTANCE_PROMPT[recipe.learnable_property].format(f"{recipe.instance_word} {self.named.object_class}"),)
+        return (INSTANCE_PROMPT[recipe.learnable_property].format(self.concept()),)
+
+    def concept(self) -> str | None:
+        """Return what the concept is called in prompts; None where an instance prompt says more than that."""
+        recipe = self.recipe
+        if recipe.learns_word:
+            return recipe.placeholder_token
+        if recipe.instance_prompt:
+            return named_in(recipe.instance_prompt)
+        return f"{recipe.instance_word} {self.named.object_class}"
 
     def table(self) -> str:
         """Return what there is, for people."""

@@ -42,10 +42,10 @@ def load_personalized(options: argparse.Namespace, record: dict[str, Any]) -> An
     return backbone.pipe
 
 
-def prompt_of(options: argparse.Namespace, record: dict[str, Any], pipe: Any) -> ImageRequest:
+def prompt_of(prompt: str, options: argparse.Namespace, record: dict[str, Any], pipe: Any) -> ImageRequest:
     """Return what is asked of the pipeline; a learned word is written as each of its text encoders reads it."""
     size = read_size(options.size) or (record.get("resolution"), record.get("resolution"))
-    prompt, more = options.prompt, {}
+    more = {}
     if record.get("word") and hasattr(pipe, "tokenizer_3"):
         word = Word(**record["word"])
         prompt, more = word.spelled(prompt), {"prompt_3": word.replaced(prompt)}

@@ -1,96 +1,119 @@
-"""`mmdiff personalize sample`: make images or music with a model that was personalized."""
+"""`mmdiff personalize sample`: make images or music with a model that was personalized, or with a plain one."""
 
 import argparse
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tqdm import tqdm
 
+from mmdiff.checkpoint import INDEX_NAME
 from mmdiff.log import get_logger
-from mmdiff.personalize.exports import read_record
+from mmdiff.personalize.exports import RECORD, read_record
+from mmdiff.personalize.musicgen.model import VERSIONS, check_family
+from mmdiff.personalize.requests import Request, plan
+from mmdiff.pipelines.backends.hub import pipeline_class_of
 from mmdiff.versions import versions_of
 
-# A record's family -> the module whose `run_sample(options)` makes something of a prompt.
-FAMILIES = {"image": "mmdiff.personalize.sample", "musicgen": "mmdiff.personalize.musicgen.sample",
+# A record's family -> the module that makes something of a prompt. It has SUFFIX, of its files; UNUSED, options that
+# are for others, and MAKES, which says why; check(options); and load(options, record), which returns a `Maker`.
+FAMILIES = {"image": "mmdiff.personalize.image_sample", "musicgen": "mmdiff.personalize.musicgen.sample",
             "audio": "mmdiff.personalize.audio_sample"}  # fmt: skip
 PACKAGES = ("torch", "diffusers", "transformers", "peft")
-MAX_SEED = 2**32 - 1
 
 
 def run_personalized_sampling(options: argparse.Namespace) -> int:
     """Make what the command line asks for, with the family that the model's record names; return 0.
 
-    Errors: `ValueError` where the model, the prompt or an option cannot be used; `FileExistsError` where something lies
-    in the place of what is to be written.
+    Of prompt sets those files that are finished are passed over; a single prompt never finds anything in its place.
+
+    Errors: `ValueError` where the model, the prompts or an option cannot be used; `FileExistsError` where something
+    else lies in the place of what is to be written.
     """
-    family = read_record(options.model)["family"]
-    if family not in FAMILIES:
-        raise ValueError(f"{options.model}: its record names the family {family!r}; here it can be "
+    record = find_record(str(options.model))
+    if record["family"] not in FAMILIES:
+        raise ValueError(f"{options.model}: its record names the family {record['family']!r}; here it can be "
                          f"{', '.join(FAMILIES)}")  # fmt: skip
-    _check(options)
-    for name in ("audio", "strength"):
-        if getattr(options, name) is not None and family != "audio":
-            raise ValueError(f"--{name}: this model cannot tell a sound anew (its family is {family}); leave it out")
-    return import_module(FAMILIES[family]).run_sample(options)
-
-
-def run_sample(options: argparse.Namespace) -> int:
-    """Write PNG files, and beside each a JSON of how it was made; image i has the seed `options.seed` + i."""
-    from mmdiff.personalize.images import make_images
-    from mmdiff.personalize.loading import load_personalized, prompt_of
-
-    if options.seconds is not None:
-        raise ValueError("--seconds: this model makes images; leave it out")
-    record = read_record(options.model)
-    folder = Path(options.output)
-    files = [folder / f"{number:05d}.png" for number in range(options.num_generations)]
-    for path in files:
-        for taken in (path, path.with_suffix(".json")):
-            if taken.exists():
-                raise FileExistsError(f"{taken}: is there already; nothing is ever replaced: name another folder")
-    word = (record.get("word") or {}).get("placeholder_token")
-    if word and word not in options.prompt:
-        get_logger().warning("the prompt lacks the word that was learned, %s", word)
-    pipe = load_personalized(options, record)
-    request = prompt_of(options, record, pipe)
-    facts = {
-        "prompt": options.prompt, "negative_prompt": options.negative_prompt, "model": str(options.model),
-        "base_model": options.base or record.get("base_model"), "record": record,
-        "num_inference_steps": options.steps, "guidance_scale": options.guidance_scale,
-        "width": request.width, "height": request.height, "lora_scale": options.lora_scale,
-        "software": versions_of(PACKAGES),
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, path in enumerate(tqdm(files, unit="image")):
-        seed = options.seed + number
-        image = make_images(pipe, request, [seed])[0]
-        _write(path, image, {**facts, "seed": seed})
-        rows.append({"file": str(path), "seed": seed, "prompt": options.prompt})
-    _print(rows, is_json=options.json)
+    family = import_module(FAMILIES[record["family"]])
+    _check(options, family)
+    requests = plan(options, record, family.SUFFIX)
+    if options.prompts:
+        left = [request for request in requests if not request.is_finished()]
+    else:
+        left = requests
+        for request in requests:
+            request.check_free()
+    _warn_of_word(requests, record)
+    if left:
+        maker = family.load(options, record)
+        facts = _facts(options, record)
+        for request in tqdm(left, unit="file"):
+            request.write(maker, facts)
+    made = {request.path for request in left}
+    _print([{"file": str(each.path), "seed": each.seed, "state": "made" if each.path in made else "passed over",
+             "prompt": each.asked.prompt} for each in requests], is_json=options.json)  # fmt: skip
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
-    if not options.prompt.strip():
-        raise ValueError("--prompt is empty; say what to make")
-    if options.num_generations < 1:
-        raise ValueError(f"-n is {options.num_generations}; give at least 1")
-    if not 0 <= options.seed <= MAX_SEED - options.num_generations:
-        raise ValueError(f"--seed is {options.seed}; use a whole number from 0 to {MAX_SEED - options.num_generations}")
+def find_record(model: str) -> dict[str, Any]:
+    """Return a model's record: that of its export, or of a plain model the family and that it is whole.
+
+    Errors: `ValueError` where there is no model, or none of a family that is personalized.
+    """
+    folder = Path(model).expanduser()
+    if (folder / RECORD).is_file():
+        return read_record(folder)
+    if model in VERSIONS or (folder / "config.json").is_file():
+        check_family(VERSIONS.get(model, model))
+        family = "musicgen"
+    elif folder.is_dir() and not (folder / INDEX_NAME).is_file():
+        return read_record(folder)  # which says what lacks
+    else:
+        family = _family_of(model)
+    return {"family": family, "is_whole": True, "base_model": model}
+
+
+def _family_of(model: str) -> str:
+    """Return the family of a pipeline, or of a hub id, which may also be that of a MusicGen."""
+    from mmdiff.personalize.backbones.image import PIPELINES
+
+    try:
+        return "image" if pipeline_class_of(model) in PIPELINES else "audio"
+    except ValueError as no_pipeline:
+        if Path(model).expanduser().is_dir() or "/" not in model:
+            raise
+        try:
+            check_family(model)
+        except ValueError:
+            raise no_pipeline from None
+        return "musicgen"
+
+
+def _check(options: argparse.Namespace, family: ModuleType) -> None:
+    for name in family.UNUSED:
+        if getattr(options, name) not in (None, "none"):
+            raise ValueError(f"--{name.replace('_', '-')}: {family.MAKES}; leave it out")
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"--steps is {options.steps}; give at least 1")
+    family.check(options)
 
 
-def _write(path: Path, image: Any, facts: dict[str, Any]) -> None:
-    """Write an image and its record, aside first, then renamed; the image last, for it says that both are there."""
-    aside = path.with_name(f".{path.name}.partial")
-    text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
-    image.save(aside, "PNG")
-    aside.replace(path)
+def _facts(options: argparse.Namespace, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": str(options.model), "base_model": options.base or record.get("base_model"), "record": dict(record),
+        "concept": options.concept or record.get("concept"), "object_class": record.get("object_class"),
+        "software": versions_of(PACKAGES),
+    }  # fmt: skip
+
+
+def _warn_of_word(requests: list[Request], record: Mapping[str, Any]) -> None:
+    word = (record.get("word") or {}).get("placeholder_token")
+    lacking = [each.asked.prompt for each in requests if word and word not in each.asked.prompt]
+    if lacking:
+        get_logger().warning("'%s' lacks the word that was learned, %s", lacking[0], word)
 
 
 def _print(rows: list[dict[str, Any]], *, is_json: bool) -> None:
@@ -98,6 +121,6 @@ def _print(rows: list[dict[str, Any]], *, is_json: bool) -> None:
         print(json.dumps(rows, ensure_ascii=False))
         return
     width = max(len(row["file"]) for row in rows)
-    print(f"{'file':<{width}}  {'seed':>10}  prompt")
+    print(f"{'file':<{width}}  {'seed':>10}  {'state':<11}  prompt")
     for row in rows:
-        print(f"{row['file']:<{width}}  {row['seed']:>10}  {row['prompt'][:60]}")
+        print(f"{row['file']:<{width}}  {row['seed']:>10}  {row['state']:<11}  {row['prompt'][:60]}")

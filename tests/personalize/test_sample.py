@@ -81,7 +81,7 @@ def test_what_cannot_be_sampled_is_said(models, task_of, tmp_path, capsys):
         assert sample(*arguments, **settings) == 2
         return capsys.readouterr().err
 
-    assert "personalize.json is missing" in refused(models["sd1"], tmp_path / "out")
+    assert "personalize.json is missing" in refused(write_pictures(tmp_path / "no model"), tmp_path / "out")
     task = task_of("sd1", write_pictures(tmp_path / "pictures"), method="textual_inversion", placeholder_token=WORD,
                    initializer_token="toy")  # fmt: skip
     task.export(tmp_path / "export", task.network)

@@ -1,7 +1,6 @@
 """Music from a fine-tuned MusicGen: a WAV file and a JSON file for each."""
 
 import argparse
-import json
 import math
 import wave
 from dataclasses import asdict, dataclass
@@ -10,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from mmdiff.eval.files import write_json
 from mmdiff.log import get_logger
-from mmdiff.personalize.exports import RECORD, read_record
 from mmdiff.personalize.musicgen.methods import load_adapter
 from mmdiff.personalize.musicgen.model import MusicGen, load_musicgen
+from mmdiff.personalize.requests import Maker
 from mmdiff.pipelines.backends.diffusers_loading import as_device
 
 SECONDS, GUIDANCE_SCALE, TOP_K, TEMPERATURE = 10.0, 3.0, 250, 1.0  # as published
-OF_IMAGES = ("negative_prompt", "steps", "size", "lora_scale", "dtype")
+SUFFIX = ".wav"
+UNUSED = ("negative_prompt", "steps", "size", "lora_scale", "dtype", "offload", "audio", "strength")
+MAKES = "this model makes music"
 PCM_16 = 32767
 
 
@@ -60,68 +59,46 @@ def generate(music: MusicGen, prompt: str, seconds: float, seed: int, drawing: D
     return np.ascontiguousarray(sound[:, :num_samples].clip(-1, 1))
 
 
-def load_trained(folder: str, base: str | None = None) -> tuple[MusicGen, dict[str, Any]]:
-    """Load an export: a whole MusicGen, or the base that it names with the adapter merged into it; and its record.
+def load_trained(model: str, record: dict[str, Any], base: str | None = None) -> MusicGen:
+    """Load a whole MusicGen, or the base that an export's record names with its adapter merged into it.
 
     `base` is the base where it now lies elsewhere.
 
-    Errors: `ValueError` where it is no export of MusicGen, or its base is not to be had, or is not the same.
+    Errors: `ValueError` where it is no MusicGen, or its base is not to be had, or is not the same.
     """
-    record = read_record(folder)
-    if record["family"] != "musicgen":
-        raise ValueError(f"{folder}: {RECORD} says family {record['family']!r}, not musicgen")
-    if record["method"] == "full":
-        return load_musicgen(str(folder)), record
+    if record.get("is_whole") or record["method"] == "full":
+        return load_musicgen(model)
     music = load_musicgen(base or record["base_model"])
     if music.sha256 != record["base_model_sha256"]:
-        get_logger().warning("%s: trained on other weights of %s than those loaded", folder, record["base_model"])
-    merged = load_adapter(music.network, folder).merge_and_unload()
-    return MusicGen(merged, music.tokenizer, music.source, music.folder, music.sha256), record
+        get_logger().warning("%s: trained on other weights of %s than those loaded", model, record["base_model"])
+    merged = load_adapter(music.network, model).merge_and_unload()
+    return MusicGen(merged, music.tokenizer, music.source, music.folder, music.sha256)
 
 
-def run_sample(options: argparse.Namespace) -> int:
-    """Write WAV files, and beside each a JSON of how it was made; file i has the seed `options.seed` + i.
-
-    Errors: `ValueError` where the model, the prompt or an option cannot be used; `FileExistsError` where something lies
-    in the place of what is to be written.
-    """
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    for name in OF_IMAGES:
-        if name in given:
-            raise ValueError(f"--{name.replace('_', '-')}: this model makes music; leave it out")
-    seconds = float(given.get("seconds", SECONDS))
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"--seconds is {seconds}; give a positive number")
-    drawing = Drawing(**{name: given[name] for name in asdict(Drawing()) if name in given})
-    files = new_files(Path(options.output), options.num_generations)
-    music, record = load_trained(str(options.model), given.get("base"))
-    music.network.to(as_device(given.get("device"))).eval()
-    facts = {"prompt": options.prompt, "seconds": seconds, "sample_rate": music.sample_rate, **asdict(drawing),
-             "model": str(options.model), "base_model": given.get("base") or record["base_model"],
-             "record": record}  # fmt: skip
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, path in enumerate(tqdm(files, unit="file")):
-        seed = options.seed + number
-        write_wav(path, generate(music, options.prompt, seconds, seed, drawing), music.sample_rate)
-        write_json(path.with_suffix(".json"), {**facts, "seed": seed})
-        rows.append({"file": str(path), "seed": seed, "prompt": options.prompt})
-    lines = (f"{row['file']}  seed {row['seed']}" for row in rows)
-    print(json.dumps(rows, ensure_ascii=False) if given.get("json") else "\n".join(lines))
-    return 0
+def check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be asked of such a model, with `ValueError`."""
+    if options.seconds is not None and not 0 < options.seconds < math.inf:
+        raise ValueError(f"--seconds is {options.seconds}; give a positive number")
+    _drawing(options)
 
 
-def new_files(folder: Path, count: int) -> list[Path]:
-    """Return the WAV files to write.
+def load(options: argparse.Namespace, record: dict[str, Any]) -> Maker:
+    """Load the model; errors as for `load_trained`."""
+    device = as_device(options.device)
+    music = load_trained(str(options.model), record, options.base)
+    music.network.to(device).eval()
+    seconds, drawing = SECONDS if options.seconds is None else options.seconds, _drawing(options)
 
-    Errors: `FileExistsError` where one of them, or the JSON beside it, is there.
-    """
-    files = [folder / f"{number:05d}.wav" for number in range(count)]
-    for path in files:
-        for taken in (path, path.with_suffix(".json")):
-            if taken.exists():
-                raise FileExistsError(f"{taken}: is there already; nothing is ever replaced: name another folder")
-    return files
+    def make(prompt: str, seed: int, path: Path) -> dict[str, Any]:
+        write_wav(path, generate(music, prompt, seconds, seed, drawing), music.sample_rate)
+        return {}
+
+    return Maker({"seconds": seconds, "sample_rate": music.sample_rate, **asdict(drawing)}, make)
+
+
+def _drawing(options: argparse.Namespace) -> Drawing:
+    given = {name: getattr(options, name) for name in asdict(Drawing())}
+    return Drawing(**{name: value for name, value in given.items() if value is not None})
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:

@@ -24,6 +24,7 @@ from mmdiff.personalize.musicgen.stream import ChunkStream
 from mmdiff.personalize.trained import Trained, in_place_of
 
 PREVIEW_SECONDS = 5.0
+MAX_CAPTIONS = 20  # of those that a record holds, which prompts of reconstruction are
 PREPROCESSOR = "preprocessor_config.json"
 
 
@@ -116,7 +117,8 @@ class MusicgenTask(nn.Module):
     def export(self, folder: Path, network: nn.Module) -> None:
         """Write the folder that sampling loads, with the network given: an adapter of peft, or a whole MusicGen."""
         facts = {"family": "musicgen", "method": self.recipe.method, "base_model": self.music.source,
-                 "base_model_sha256": self.music.sha256, "licence": self.music.licence}  # fmt: skip
+                 "base_model_sha256": self.music.sha256, "licence": self.music.licence,
+                 "captions": list(dict.fromkeys(chunk.caption for chunk in self.chunks))[:MAX_CAPTIONS]}  # fmt: skip
         with in_place_of(self.network, network):
             write_export(folder, self._write, facts)
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmdiff.cli import main
+from mmdiff.cli import main, parse
 from mmdiff.media import read_audio
-from mmdiff.personalize.musicgen.sample import run_sample, write_wav
+from mmdiff.personalize.musicgen.sample import write_wav
+from mmdiff.personalize.sample import run_personalized_sampling
 from mmdiff.recipes import build_task, load_recipe
 from tests.personalize.musicgen.test_task import LORA, SMALL
 from tests.personalize.musicgen.tiny_musicgen import RATE, chord, save_wav, write_musicgen
@@ -40,14 +41,16 @@ def exports(tmp_path_factory) -> dict[str, Path]:
 
 
 def options(model: Path, output: Path, **more) -> argparse.Namespace:
-    common = {"prompt": "slow guitar", "num_generations": 2, "seed": 3, "seconds": 0.73, "device": "cpu", "json": False}
-    return argparse.Namespace(**{"model": model, "output": output, **common, **more})
+    common = {"num_generations": 2, "seed": 3, "seconds": 0.73}
+    words = ["--prompt", "slow guitar", "--device", "cpu"]
+    given = parse(["personalize", "sample", str(model), "-o", str(output), *words])
+    return argparse.Namespace(**{**vars(given), **common, **more})
 
 
 @pytest.mark.parametrize("kind", ["mono-lora", "mono-full", "stereo-lora", "melody-dora"])
 def test_music_is_written_with_how_it_was_made(kind, exports, tmp_path, capsys):
-    assert run_sample(options(exports[kind], tmp_path / "out")) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert run_personalized_sampling(options(exports[kind], tmp_path / "out")) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "00000.json", "00000.wav", "00001.json", "00001.wav"
     ]  # fmt: skip
@@ -57,17 +60,17 @@ def test_music_is_written_with_how_it_was_made(kind, exports, tmp_path, capsys):
     facts = json.loads((tmp_path / "out/00001.json").read_text())
     assert (facts["prompt"], facts["seed"], facts["guidance_scale"], facts["top_k"]) == ("slow guitar", 4, 3.0, 250)
     assert facts["record"]["family"] == "musicgen" and facts["base_model"] == str(exports[kind.split("-")[0]])
-    run_sample(options(exports[kind], tmp_path / "again", seed=4, num_generations=1))
+    run_personalized_sampling(options(exports[kind], tmp_path / "again", seed=4, num_generations=1))
     assert (tmp_path / "again/00000.wav").read_bytes() == (tmp_path / "out/00001.wav").read_bytes()
 
 
 def test_what_was_trained_is_heard(exports, tmp_path):
-    run_sample(options(exports["mono-lora"], tmp_path / "trained", num_generations=1))
+    run_personalized_sampling(options(exports["mono-lora"], tmp_path / "trained", num_generations=1))
     other = tmp_path / "untrained"
     shutil.copytree(exports["mono"], other)
     record = json.loads((exports["mono-full"] / "personalize.json").read_text())
     (other / "personalize.json").write_text(json.dumps(record))
-    run_sample(options(other, tmp_path / "plain", num_generations=1))
+    run_personalized_sampling(options(other, tmp_path / "plain", num_generations=1))
     assert (tmp_path / "trained/00000.wav").read_bytes() != (tmp_path / "plain/00000.wav").read_bytes()
 
 
@@ -93,7 +96,7 @@ def test_the_base_may_lie_elsewhere_and_the_command_line_reaches_it(exports, tmp
 ])  # fmt: skip
 def test_impossible_options_are_refused(more, message, exports, tmp_path):
     with pytest.raises(ValueError, match=message):
-        run_sample(options(exports["mono-lora"], tmp_path / "out", **more))
+        run_personalized_sampling(options(exports["mono-lora"], tmp_path / "out", **more))
     assert not (tmp_path / "out").exists()
 
 
