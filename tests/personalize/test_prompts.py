@@ -102,8 +102,8 @@ def test_lines_of_a_file_for_a_plain_model(models, tmp_path, capsys):
     lines.write_text("a {colour} {}")
     for more, message in (
         (("--prompts", str(lines), "--concept", "dog"), "no other braces"), ((), "give one --prompt"),
-        (("--prompts", "editabilty"), "no such file"),
-        (("--prompt", "x", "--prompts", str(lines)), "give one --prompt"), (("--prompt", "x", "--concept", "dog"), "write it into --prompt"),
+        (("--prompts", "editabilty"), "no such file"), (("--prompt", "x", "--concept", "dog"), "write it into --prompt"),
+        (("--prompt", "x", "--prompts", str(lines)), "give one --prompt"),
     ):  # fmt: skip
         assert sample(models["sd1"], tmp_path / "new", *more) == 2
         assert message in capsys.readouterr().err
