@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mmdiff.commands.base import add_command
 
-EVALUATIONS = ("sync", "drift", "prompts")  # each after `evaluate`, as one command of two words; else a folder is there
+# Each after `evaluate`, as one command of two words; else a folder is there.
+EVALUATIONS = ("sync", "drift", "prompts", "concept")
 
 
 def add_evaluate(commands) -> None:
@@ -17,7 +18,8 @@ def add_evaluate(commands) -> None:
         "  mmdiff evaluate out/clips out/mine out/theirs --weights i3d=i3d_pretrained_400.pt\n\n"
         "also: mmdiff evaluate sync REF GEN ... (offsets in ms and F1; see its --help)\n"
         "      mmdiff evaluate drift REF GEN ... (do long clips change from beginning to end?)\n"
-        "      mmdiff evaluate prompts REF GEN ... (colour, kind, material and count that prompts name)", _evaluate,
+        "      mmdiff evaluate prompts REF GEN ... (colour, kind, material and count that prompts name)\n"
+        "      mmdiff evaluate concept CONCEPT GEN ... (how well was a concept learnt?)", _evaluate,
     )  # fmt: skip
     parser.add_argument("reference", type=Path, help="real clips: a data set folder or a folder of MP4 files")
     parser.add_argument("generations", type=Path, nargs="+", help="folders of generated MP4 files, one a system")
@@ -50,6 +52,7 @@ def add_evaluate(commands) -> None:
     _add_evaluate_sync(commands)
     _add_evaluate_drift(commands)
     _add_evaluate_prompts(commands)
+    _add_evaluate_concept(commands)
 
 
 def _add_evaluation(commands, name: str, handler, *, question: str, example: str, written: str, reference: str,
@@ -94,6 +97,33 @@ def _add_evaluate_prompts(commands) -> None:
     )  # fmt: skip
 
 
+def _add_evaluate_concept(commands) -> None:
+    parser = add_command(
+        commands, "evaluate concept", "how well was a concept learnt, and are prompts still followed? with intervals",
+        "mmdiff evaluate concept photos/dog out/lora out/dreambooth -o out/concept --weights clip=clip-vit-base",
+        _evaluate_concept,
+    )  # fmt: skip
+    parser.add_argument("concept", type=Path, help="the concept's photos or clips of music: what training read")
+    parser.add_argument(
+        "generations", type=Path, nargs="+", help="folders that `mmdiff personalize sample` filled, one a system"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="folder for concept.json and concept.html")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=PATH",
+        help="weights of an extractor, a file, folder or hub id: clip and inception for images; clap, vggish and pann "
+        "for music; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference", type=Path, metavar="FOLDER",
+        help="what FID or FAD is measured to, such as held-out photos (default: the concept)",
+    )  # fmt: skip
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where features are kept (default: user cache)")
+    parser.add_argument("--device", default=None, help="cpu, cuda ... (default: a GPU where there is one)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="print the protocol and what is missing, and stop")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from mmdiff.eval.quality.run import run_evaluation
 
@@ -116,3 +146,9 @@ def _evaluate_prompts(options: argparse.Namespace) -> int:
     from mmdiff.eval.prompts import run_prompts
 
     return run_prompts(options)
+
+
+def _evaluate_concept(options: argparse.Namespace) -> int:
+    from mmdiff.eval.concept.run import run_concept
+
+    return run_concept(options)

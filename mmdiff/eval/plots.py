@@ -99,7 +99,8 @@ def text(x: float, y: float, words: str, css: str) -> Markup:
     return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(css, x, y, words)
 
 
-def _circle(x: float, y: float, css: str) -> Markup:
+def circle(x: float, y: float, css: str) -> Markup:
+    """Return a dot at a point."""
     return Markup('<circle class="{}" cx="{}" cy="{}" r="4"/>').format(css, x, y)
 
 
@@ -116,7 +117,7 @@ def interval_plot(rows: Sequence[Mapping], metric: str, label: str) -> Figure | 
         if is_number(numbers["low"]) and is_number(numbers["high"]):
             ends = [axes.left(numbers[end]) for end in ("low", "high")]
             parts.append(line(ends[0], middle, ends[1], middle, f"interval {row['kind']}"))
-        parts.append(_circle(axes.left(numbers["value"]), middle, f"dot {row['kind']}"))
+        parts.append(circle(axes.left(numbers["value"]), middle, f"dot {row['kind']}"))
     alt = f"{label} of each row: " + "; ".join(f"{row['name']} {row[metric]['value']:.3g}" for row in shown)
     caption = f"{label}: the dot is the measured value, the bar its bootstrap interval."
     return Figure(axes.draw(alt, parts), alt, caption)
@@ -141,7 +142,7 @@ def estimate_plot(rows: Sequence[Mapping], title: str, label: str, yardstick: Ma
         parts.append(text(axes.left_margin - 12, middle + 4, shorten(row["of"], 24), "tick end"))
         if is_number(row["low"]) and is_number(row["high"]):
             parts.append(line(axes.left(row["low"]), middle, axes.left(row["high"]), middle, f"interval {row['kind']}"))
-        parts.append(_circle(axes.left(row["value"]), middle, f"dot {row['kind']}"))
+        parts.append(circle(axes.left(row["value"]), middle, f"dot {row['kind']}"))
     alt = f"{title}, {label}: " + "; ".join(f"{row['of']} {row['value']:.3g}" for row in shown)
     return Figure(axes.draw(alt, parts), alt, title)
 
@@ -216,7 +217,7 @@ def calibration_plot(points: Sequence[Mapping]) -> Figure | None:
         x = axes.left(p["injected_ms"])
         if is_number(p["low"]) and is_number(p["high"]):
             parts.append(line(x, axes.top(p["low"]), x, axes.top(p["high"]), "interval real"))
-        parts.append(_circle(x, axes.top(p["measured_ms"]), "dot real"))
+        parts.append(circle(x, axes.top(p["measured_ms"]), "dot real"))
     worst = max(abs(p["measured_ms"] - p["injected_ms"]) for p in points)
     alt = f"Calibration: {len(points)} injected offsets; the measured ones differ from them by at most {worst:.1f} ms"
     caption = (

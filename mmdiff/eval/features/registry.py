@@ -79,3 +79,17 @@ def load_extractors(
             except ValueError as error:
                 missing[name] = str(error)
     return loaded, missing
+
+
+def parse_weights(words: Sequence[str]) -> dict[str, str]:
+    """Return sources of weights by extractor, from words `NAME=PATH` of the command line.
+
+    Errors: `ValueError` for a word that is not of that form.
+    """
+    given = {}
+    for word in words:
+        name, _, source = word.partition("=")
+        if not source:
+            raise ValueError(f"--weights {word}: write NAME=PATH, such as i3d=i3d_pretrained_400.pt")
+        given[name] = source
+    return given

@@ -13,7 +13,7 @@ import torch
 
 from mmdiff.data.manifest import MANIFEST_NAME, read_manifest
 from mmdiff.eval.features.base import Extractor
-from mmdiff.eval.features.registry import load_extractors
+from mmdiff.eval.features.registry import load_extractors, parse_weights
 from mmdiff.eval.files import write_json
 from mmdiff.eval.quality import agreement, memory, sets
 from mmdiff.eval.quality.card import describe
@@ -121,19 +121,14 @@ def run_evaluation(options: argparse.Namespace) -> int:
 def request_from(options: argparse.Namespace) -> Request:
     """Make a request from the command line's options."""
     preset = find_preset(options.preset)
-    given = {}
-    for text in options.weights:
-        name, _, source = text.partition("=")
-        if not source:
-            raise ValueError(f"--weights {text}: write NAME=PATH, such as i3d=i3d_pretrained_400.pt")
-        given[name] = source
     if options.num_clips is not None and options.num_clips < 2:
         raise ValueError(f"--num-clips {options.num_clips}: give at least 2")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Request(
-        options.reference, tuple(options.generations), preset, given, options.split or preset.reference_split,
-        training=options.training, num_clips=options.num_clips, num_training=options.num_training,
-        prompts=read_prompts(options.prompts), cache=options.cache, device=device, seed=options.seed,
+        options.reference, tuple(options.generations), preset, parse_weights(options.weights),
+        options.split or preset.reference_split, training=options.training, num_clips=options.num_clips,
+        num_training=options.num_training, prompts=read_prompts(options.prompts), cache=options.cache,
+        device=device, seed=options.seed,
     )  # fmt: skip
 
 
