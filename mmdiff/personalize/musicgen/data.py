@@ -126,7 +126,8 @@ class Folder:
         Errors: `ValueError` where a file cannot be read or is silent, no chunk is left, or all codes are one.
         """
         self._check(paths)
-        found = [chunk for path in tqdm(paths, unit="file", leave=False) for chunk in self._chunks(path)]
+        with tqdm(paths, unit="file", leave=False) as bar:
+            found = [chunk for path in bar for chunk in self._chunks(path)]
         if not found:
             raise self._too_short(paths)
         if all(chunk.codes.unique().numel() == 1 for chunk in found):
@@ -140,8 +141,9 @@ class Folder:
         Vocals are not removed for it, which would take long.
         """
         new = [path for path in paths if self.cache.read(self._key(hash_path(path))) is None]
-        sounds = (read_audio(path) if self.remover else self.read(path) for path in tqdm(new, unit="file", leave=False))
-        seconds = [sound.waveform.shape[1] / sound.sample_rate for sound in sounds]
+        with tqdm(new, unit="file", leave=False) as bar:
+            sounds = (read_audio(path) if self.remover else self.read(path) for path in bar)
+            seconds = [sound.waveform.shape[1] / sound.sample_rate for sound in sounds]
         if len(new) == len(paths) and max(seconds) < self.settings.min_seconds:
             raise self._too_short(paths)
 
