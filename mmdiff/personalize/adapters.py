@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mmdiff.personalize.backbones.base import PipelineBackbone
 from mmdiff.pipelines.backends.diffusers_loading import require
 
-TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 WEIGHTS = "pytorch_lora_weights.safetensors"
 COMFY_WEIGHTS = "comfyui/lora.safetensors"  # in a folder of its own: diffusers looks for one file
 ADAPTER = "default"
@@ -55,13 +54,14 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
 def save_lora(folder: Path, pipe: Any, modules: dict[str, nn.Module]) -> None:
     """Write the LoRAs of a pipeline's parts twice: for diffusers, with metadata, and for ComfyUI, with alphas.
 
-    Pipelines of sound take no LoRA: there it is for `load_lora_adapter(folder, prefix="unet")` of their U-Net, and for
-    ComfyUI there is none.
+    Pipelines of sound take no LoRA: there it is for `PeftAdapterMixin.load_lora_adapter(pipe.unet, folder,
+    prefix="unet")` and the like, and for ComfyUI there is none.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+    from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 
     is_image = hasattr(pipe, "save_lora_weights")
-    writer = type(pipe) if is_image else StableDiffusionLoraLoaderMixin
+    writers = {"unet": StableDiffusionXLLoraLoaderMixin, "transformer": SD3LoraLoaderMixin}
+    writer = type(pipe) if is_image else next(writers[name] for name in modules if name in writers)
     folder.mkdir(parents=True, exist_ok=True)
     layers = {f"{name}_lora_layers": lora_state(module) for name, module in modules.items()}
     facts = {f"{name}_lora_adapter_metadata": lora_metadata(module) for name, module in modules.items()}
@@ -123,7 +123,7 @@ def kohya_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 
 
 class LoraMethod:
-    """Train a LoRA of the denoiser and, if asked, of the CLIP text encoders."""
+    """Train a LoRA of the denoiser and, if asked, of the text encoders that can learn."""
 
     def __init__(self, backbone: PipelineBackbone, recipe: Any):
         self.backbone = backbone
@@ -134,7 +134,7 @@ class LoraMethod:
         attach_lora(backbone.denoiser, targets, recipe.rank, alpha, recipe.lora_dropout)
         for tower in backbone.towers if self.trains_text else ():
             if tower.is_open:
-                attach_lora(tower.encoder, TEXT_LAYERS, recipe.rank, alpha, recipe.lora_dropout)
+                attach_lora(tower.encoder, tower.layers, recipe.rank, alpha, recipe.lora_dropout)
                 self.modules[tower.name] = tower.encoder
 
     def parameters(self) -> dict[str, nn.Parameter]:

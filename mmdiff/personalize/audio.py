@@ -1,19 +1,20 @@
 """Music personalization on models that diffuse sound: the task that trains any method on any backbone."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmdiff.data.loader import as_loader
 from mmdiff.media import Clip
 from mmdiff.personalize.adapters import LoraMethod
-from mmdiff.personalize.audio_concepts import crop, mean_loudness
+from mmdiff.personalize.audio_concepts import mean_loudness
 from mmdiff.personalize.audio_examples import AudioExamples, ClipStream
-from mmdiff.personalize.audio_music import MusicRequest, encode_source, make_sound, restore_loudness
+from mmdiff.personalize.audio_music import MusicRequest, encode_sound, make_sounds, restore_loudness
 from mmdiff.personalize.audio_recipe import AudioRecipe
 from mmdiff.personalize.backbones.audio import load_audio_backbone
 from mmdiff.personalize.backbones.base import Posterior
@@ -39,7 +40,7 @@ class PersonalizeAudioTask(PersonalizeTask):
         is_whole = recipe.method == "dreambooth" or recipe.train.mixed_precision == "no"
         backbone = load_audio_backbone(recipe.pretrained_model_name_or_path, recipe.snr_gamma,
                                        dtype="float32" if is_whole else "bfloat16")  # fmt: skip
-        examples.read(backbone.sample_rate, backbone.num_samples(recipe.seconds))
+        examples.read(backbone.sample_rate, backbone.num_samples(recipe.seconds), backbone.channels)
         method = METHODS[recipe.method](backbone, examples.with_first_words())
         super().__init__(recipe, backbone, method, caches_text=True)
         warn_of_long_captions(backbone.towers, backbone.spelled(examples.captions()))
@@ -58,6 +59,10 @@ class PersonalizeAudioTask(PersonalizeTask):
     def encode(self, batch: dict[str, Any]) -> Posterior:
         """Return the latents of a batch's pieces as the autoencoder's posterior."""
         return self.backbone.posterior(batch["waveform"])
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Return the conditions of captions of sound as long as what is heard at a time."""
+        return self.backbone.encode_text(captions, self.recipe.seconds)
 
     def settle(self) -> None:
         """Move the model to the device of what is trained, and encode all captions that no training changes."""
@@ -86,7 +91,7 @@ class PersonalizeAudioTask(PersonalizeTask):
         """Return the loss on the beginnings of at most eight clips at fixed noise, under a caption."""
         caption, errors = caption or self.examples.captions()[0], []
         for number, recording in enumerate(self.examples.recordings[:MAX_CLIPS]):
-            clean = encode_source(self.backbone, crop(recording.waveform, 0, self.examples.length))
+            clean = encode_sound(self.backbone, recording.waveform, self.examples.length)
             generator = torch.Generator().manual_seed(image_seed(self.recipe.seed, number))
             noise = torch.randn((NUM_TIMESTEPS, *clean.shape[1:]), generator=generator)
             errors.append(self.fixed_loss(clean, caption, noise))
@@ -99,7 +104,8 @@ class PersonalizeAudioTask(PersonalizeTask):
     def facts(self) -> dict[str, Any]:
         """Return what the record of an export states: also how loud the clips were, on average, before training."""
         recipe = self.recipe
-        lora = {"rank": recipe.rank, "lora_alpha": recipe.lora_alpha, "lora_layers": list(recipe.lora_layers)}
+        lora = {"rank": recipe.rank, "lora_alpha": recipe.lora_alpha, "lora_layers": list(recipe.lora_layers),
+                "train_text_encoder": recipe.train_text_encoder}  # fmt: skip
         return {
             "family": "audio", "method": recipe.method, "base_model": recipe.pretrained_model_name_or_path,
             "instance_prompt": self.examples.captions()[0], "concept": self.examples.concept(),
@@ -113,10 +119,15 @@ class PersonalizeAudioTask(PersonalizeTask):
         recipe = self.recipe
         if not recipe.validation_prompt:
             return []
-        request = MusicRequest(recipe.validation_prompt, recipe.seconds, recipe.num_inference_steps,
-                               recipe.guidance_scale)  # fmt: skip
+        request = self._request(recipe.validation_prompt)
         loudness, made = mean_loudness(self.examples.recordings), []
         for number in range(recipe.num_validation_clips):
-            wave = make_sound(self.backbone, request, image_seed(recipe.seed, number))
+            (wave,) = make_sounds(self.backbone, request, [image_seed(recipe.seed, number)])
             made.append(restore_loudness(wave, self.backbone.sample_rate, loudness)[0])
         return made
+
+    def _request(self, prompt: str) -> MusicRequest:
+        recipe, backbone = self.recipe, self.backbone
+        guidance = backbone.guidance_scale if recipe.guidance_scale is None else recipe.guidance_scale
+        return MusicRequest(prompt, recipe.seconds, recipe.num_inference_steps or backbone.num_inference_steps,
+                            guidance)  # fmt: skip

@@ -48,14 +48,15 @@ class AudioExamples:
         self.recordings: list[Recording] = []
         self.backgrounds: list[Recording] = []
 
-    def read(self, sample_rate: int, length: int) -> None:
+    def read(self, sample_rate: int, length: int, channels: int = 1) -> None:
         """Read all clips, of which `length` samples are heard at a time."""
         recipe = self.recipe
         self.sample_rate, self.length = sample_rate, length
-        self.recordings = read_recordings(recipe.instance_data_dir, sample_rate, "instance_data_dir", recipe.num_clips)
+        self.recordings = read_recordings(recipe.instance_data_dir, sample_rate, "instance_data_dir", recipe.num_clips,
+                                          channels=channels)  # fmt: skip
         warn_of_clips(self.recordings, length, sample_rate)
         if recipe.background_dir:
-            self.backgrounds = read_recordings(recipe.background_dir, sample_rate, "background_dir")
+            self.backgrounds = read_recordings(recipe.background_dir, sample_rate, "background_dir", channels=channels)
 
     def with_first_words(self) -> AudioRecipe:
         """Return the recipe with the words that a new word begins as: none for the mean of the vocabulary."""
@@ -97,12 +98,14 @@ class AudioExamples:
 
 
 class ClipStream(BatchStream):
-    """Batches of pieces of clips: waveform `b c n` of a peak of `peak` before a background is mixed in, and captions.
+    """Batches of pieces of clips: waveform `b c n`, and captions.
+
+    A clip has a peak of `peak`, or its own where that is None, before a background is mixed in.
 
     Every clip, or every chunk, is taken once, in a new order, before any comes again.
     """
 
-    def __init__(self, examples: AudioExamples, peak: float, *, rank: int = 0, world_size: int = 1):
+    def __init__(self, examples: AudioExamples, peak: float | None, *, rank: int = 0, world_size: int = 1):
         recipe = examples.recipe
         super().__init__(batch_size=recipe.train.batch_size, seed=recipe.seed, rank=rank, world_size=world_size)
         self.examples, self.peak = examples, peak
@@ -132,7 +135,8 @@ class ClipStream(BatchStream):
         length, recipe = self.examples.length, self.examples.recipe
         if start is None:
             start = random_start(recording.waveform.shape[1], length, rng)
-        piece = (crop(recording.waveform, start, length) * (self.peak / recording.peak)).astype(np.float32)
+        scale = 1.0 if self.peak is None else self.peak / recording.peak
+        piece = (crop(recording.waveform, start, length) * scale).astype(np.float32)
         if not self.examples.backgrounds:
             return piece
         background = self.examples.backgrounds[int(rng.integers(len(self.examples.backgrounds)))]

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,8 @@ from torch import Tensor
 
 from mmdiff.eval.metrics.loudness import BLOCK_SECONDS, integrated_loudness
 from mmdiff.personalize.audio_concepts import crop
-from mmdiff.personalize.backbones.audio import MelBackbone
+from mmdiff.personalize.backbones.sound import AudioBackbone
 
-STEPS, GUIDANCE_SCALE = 50, 2.5
 SILENT = 1e-6  # no sound has a smaller peak than this
 
 
@@ -27,8 +27,8 @@ class MusicRequest:
 
     prompt: str
     seconds: float
-    num_inference_steps: int = STEPS
-    guidance_scale: float = GUIDANCE_SCALE
+    num_inference_steps: int
+    guidance_scale: float
     negative_prompt: str = ""
     strength: float = 1.0
 
@@ -42,42 +42,58 @@ class MusicRequest:
 
 
 @torch.no_grad()
-def draw_latents(backbone: MelBackbone, request: MusicRequest, seed: int, source: Tensor | None = None) -> Tensor:
-    """Return latents `1 c l m` for a prompt, from noise, or from a source's latents with noise put on them.
+def draw_latents(
+    backbone: AudioBackbone, request: MusicRequest, seeds: Sequence[int], source: Tensor | None = None
+) -> Tensor:
+    """Return latents `b ...` for a prompt and every seed, from noise, or from a source's with noise put on them.
 
     With strength 0 these are the source's own. Noise is drawn on the CPU: a seed means the same on every machine.
     """
     scheduler = copy.deepcopy(backbone.pipe.scheduler)
     scheduler.set_timesteps(request.num_inference_steps, device=backbone.device)
-    timesteps, generator = scheduler.timesteps, torch.Generator().manual_seed(seed)
-    shape = (1, *backbone.latent_shape(backbone.num_samples(request.seconds)))
-    noise = torch.randn(shape, generator=generator, dtype=backbone.denoiser.dtype).to(backbone.device)
+    timesteps, generators = scheduler.timesteps, [torch.Generator().manual_seed(seed) for seed in seeds]
+    shape = backbone.latent_shape(backbone.made_samples(request.seconds))
+    noise = torch.stack([torch.randn(shape, generator=each, dtype=backbone.denoiser.dtype) for each in generators])
+    noise = noise.to(backbone.device)
     if source is None:
         latents = noise * scheduler.init_noise_sigma
     else:
-        assert source.shape == shape, (source.shape, shape)
-        begin = len(timesteps) - math.ceil(len(timesteps) * request.strength)
+        assert source.shape == (1, *shape), (source.shape, shape)
+        if not request.strength:
+            return source.expand_as(noise)
+        begin = min(int((timesteps > request.strength * timesteps[0]).sum()), len(timesteps) - 1)
         timesteps = timesteps[begin:]
-        if not len(timesteps):
-            return source
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
-        latents = scheduler.add_noise(source.to(noise), noise, timesteps[:1])
-    return _denoised(backbone, request, scheduler, timesteps, latents, generator)
+        latents = scheduler.add_noise(source.to(noise).expand_as(noise), noise, timesteps[:1].expand(len(noise)))
+    return _denoised(backbone, request, scheduler, timesteps, latents, generators)
 
 
-def make_sound(backbone: MelBackbone, request: MusicRequest, seed: int, source: Tensor | None = None) -> np.ndarray:
-    """Return the waveform float32 `1 n` for a prompt, of exactly so many seconds, as loud as the model made it."""
-    latents = draw_latents(backbone, request, seed, source)
+def make_sounds(
+    backbone: AudioBackbone, request: MusicRequest, seeds: Sequence[int], source: Tensor | None = None
+) -> list[np.ndarray]:
+    """Return waveforms float32 `c n` for a prompt, one for every seed, of exactly so many seconds, as loud as made."""
+    latents = draw_latents(backbone, request, seeds, source)
     count = round(request.seconds * backbone.sample_rate)
-    return backbone.decode(latents)[0, :, :count].float().cpu().numpy()
+    return [backbone.decode(each[None])[0, :, :count].float().cpu().numpy() for each in latents]
 
 
-def encode_source(backbone: MelBackbone, waveform: np.ndarray) -> Tensor:
-    """Return the latents `1 ...` of a sound `c n`, brought to the peak that the model knows."""
-    wave = crop(waveform, 0, backbone.num_samples(waveform.shape[1] / backbone.sample_rate))
-    wave = wave * (backbone.peak / max(np.abs(waveform).max(), SILENT))
-    return backbone.posterior(torch.from_numpy(wave.astype(np.float32))[None].to(backbone.device)).mean
+def make_sound(backbone: AudioBackbone, request: MusicRequest, seed: int, source: Tensor | None = None) -> np.ndarray:
+    """Return the waveform of one seed."""
+    return make_sounds(backbone, request, [seed], source)[0]
+
+
+def encode_source(backbone: AudioBackbone, waveform: np.ndarray) -> Tensor:
+    """Return the latents `1 ...` of a sound `c n` that is to be told anew."""
+    return encode_sound(backbone, waveform, backbone.made_samples(waveform.shape[1] / backbone.sample_rate))
+
+
+def encode_sound(backbone: AudioBackbone, waveform: np.ndarray, length: int) -> Tensor:
+    """Return the latents `1 ...` of `length` samples of a sound `c n`, brought to the peak that the model knows."""
+    wave = torch.from_numpy(crop(waveform, 0, length).astype(np.float32))
+    if backbone.peak is not None:
+        wave = wave * (backbone.peak / max(np.abs(waveform).max(), SILENT))
+    return backbone.posterior(wave[None].to(backbone.device)).mean
 
 
 def restore_loudness(waveform: np.ndarray, sample_rate: int, loudness: float | None) -> tuple[np.ndarray, float]:
@@ -94,16 +110,19 @@ def restore_loudness(waveform: np.ndarray, sample_rate: int, loudness: float | N
     return (waveform * gain).astype(np.float32), 20 * math.log10(gain)
 
 
-def _denoised(backbone: MelBackbone, request: MusicRequest, scheduler: Any, timesteps: Tensor, latents: Tensor,
-              generator: torch.Generator) -> Tensor:  # fmt: skip
-    is_guided = request.guidance_scale > 1
-    prompts = [request.negative_prompt, request.prompt] if is_guided else [request.prompt]
-    conditions = {name: value.to(backbone.denoiser.dtype) for name, value in backbone.encode_text(prompts).items()}
+def _denoised(backbone: AudioBackbone, request: MusicRequest, scheduler: Any, timesteps: Tensor, latents: Tensor,
+              generators: list[torch.Generator]) -> Tensor:  # fmt: skip
+    is_guided, count = request.guidance_scale > 1, len(latents)
+    if is_guided:
+        told = backbone.encode_pair(request.prompt, request.negative_prompt, request.seconds)
+    else:
+        told = backbone.encode_text([request.prompt], request.seconds)
+    conditions = {name: value.repeat_interleave(count, 0).to(backbone.denoiser.dtype) for name, value in told.items()}
     accepts = inspect.signature(scheduler.step).parameters
-    more = {"generator": generator} if "generator" in accepts else {}
+    more = {"generator": generators if count > 1 else generators[0]} if "generator" in accepts else {}
     for timestep in timesteps:
-        given = scheduler.scale_model_input(torch.cat([latents] * len(prompts)), timestep)
-        output = backbone.denoise(given, timestep.expand(len(prompts)), conditions)
+        given = scheduler.scale_model_input(torch.cat([latents] * (1 + is_guided)), timestep)
+        output = backbone.denoise(given, timestep.expand(len(given)), conditions)
         if is_guided:
             away, towards = output.chunk(2)
             output = away + request.guidance_scale * (towards - away)

@@ -72,8 +72,8 @@ class AudioRecipe:
     # validation, every train.preview_every steps and before the first
     validation_prompt: str | None = None
     num_validation_clips: int = 2
-    num_inference_steps: int = 50
-    guidance_scale: float = 2.5
+    num_inference_steps: int | None = None  # None: as is usual for the model
+    guidance_scale: float | None = None
     train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=150, ema_decay=0.0))
 
     def __post_init__(self) -> None:
@@ -112,9 +112,9 @@ class AudioRecipe:
         if self.initializer == "mean" and self.initializer_token:
             raise ValueError("initializer_token: initializer mean begins with the mean of all words; leave it out, or "
                              "use mean_word")  # fmt: skip
-        if self.train_text_encoder and self.method != "dreambooth":
+        if self.train_text_encoder and self.learns_word:
             raise ValueError(f"train_text_encoder: method {self.method} leaves the text encoder as it is; leave it "
-                             "out, or use dreambooth")  # fmt: skip
+                             "out, or use lora or dreambooth")  # fmt: skip
         if self.lora_layers and self.method != "lora":
             raise ValueError(f"lora_layers: method {self.method} has no LoRA; leave it out")
 

@@ -11,14 +11,12 @@ from torch import Tensor
 from mmdiff.personalize.adapters import LoraMethod
 from mmdiff.personalize.audio_concepts import Recording, read_recording
 from mmdiff.personalize.audio_music import (
-    GUIDANCE_SCALE,
-    STEPS,
     MusicRequest,
     encode_source,
     make_sound,
     restore_loudness,
 )
-from mmdiff.personalize.backbones.audio import MelBackbone, load_audio_backbone
+from mmdiff.personalize.backbones.audio import AudioBackbone, load_audio_backbone
 from mmdiff.personalize.musicgen.sample import write_wav
 from mmdiff.personalize.requests import Maker
 from mmdiff.personalize.textual_inversion import Word, teach
@@ -31,7 +29,7 @@ SECONDS = 10.0  # of a model that was not trained here
 STRENGTH = 0.5
 
 
-def load_personalized_audio(model: str | Path, record: dict[str, Any], base: str | None = None) -> MelBackbone:
+def load_personalized_audio(model: str | Path, record: dict[str, Any], base: str | None = None) -> AudioBackbone:
     """Return the model with what was learned, on the CPU.
 
     Errors: `ValueError` where the base is not to be had, is of another family, or what was learned does not fit it.
@@ -46,7 +44,7 @@ def load_personalized_audio(model: str | Path, record: dict[str, Any], base: str
     if record.get("word"):
         teach(backbone, Word(**record["word"]), folder)
     if record.get("lora"):
-        settings = {**record["lora"], "lora_dropout": 0.0, "lora_blocks": (), "train_text_encoder": False}
+        settings = {"train_text_encoder": False, **record["lora"], "lora_dropout": 0.0, "lora_blocks": ()}
         LoraMethod(backbone, SimpleNamespace(**settings)).load(folder)
     backbone.denoiser.eval()
     return backbone
@@ -65,8 +63,8 @@ def load(options: argparse.Namespace, record: dict[str, Any]) -> Maker:
     """
     backbone = load_personalized_audio(options.model, record, options.base)
     backbone.to(as_device(options.device))
-    heard = _heard(options, backbone.sample_rate)
-    request = _request(options, record, heard, backbone.sample_rate)
+    heard = _heard(options, backbone)
+    request = _request(options, record, heard, backbone)
     source = _source(backbone, request, heard)
     loudness = heard.loudness if heard else record.get("loudness_lufs")
 
@@ -82,28 +80,32 @@ def load(options: argparse.Namespace, record: dict[str, Any]) -> Maker:
     }, make)  # fmt: skip
 
 
-def _heard(options: argparse.Namespace, sample_rate: int) -> Recording | None:
-    return read_recording(Path(options.audio).expanduser(), sample_rate) if options.audio else None
+def _heard(options: argparse.Namespace, backbone: AudioBackbone) -> Recording | None:
+    if not options.audio:
+        return None
+    return read_recording(Path(options.audio).expanduser(), backbone.sample_rate, backbone.channels)
 
 
-def _request(options: argparse.Namespace, record: dict[str, Any], heard: Recording | None, rate: int) -> MusicRequest:
+def _request(options: argparse.Namespace, record: dict[str, Any], heard: Recording | None,
+             backbone: AudioBackbone) -> MusicRequest:  # fmt: skip
     """Return what is asked for, without a prompt; a given sound is told anew from its beginning to its end, or to
     --seconds.
     """
     seconds = options.seconds
     if heard is not None:
-        whole = heard.waveform.shape[1] / rate
+        whole = heard.waveform.shape[1] / backbone.sample_rate
         if seconds is not None and seconds > whole:
             raise ValueError(f"--seconds is {seconds:g}, and {options.audio} has {whole:.2f} s; leave it out")
         seconds = whole if seconds is None else seconds
+    guidance = backbone.guidance_scale if options.guidance_scale is None else options.guidance_scale
     return MusicRequest(
-        "", record.get("seconds", SECONDS) if seconds is None else seconds, options.steps or STEPS,
-        GUIDANCE_SCALE if options.guidance_scale is None else options.guidance_scale, options.negative_prompt or "",
-        STRENGTH if options.strength is None else options.strength,
+        "", record.get("seconds", SECONDS) if seconds is None else seconds,
+        options.steps or backbone.num_inference_steps,
+        guidance, options.negative_prompt or "", STRENGTH if options.strength is None else options.strength,
     )  # fmt: skip
 
 
-def _source(backbone: MelBackbone, request: MusicRequest, heard: Recording | None) -> Tensor | None:
+def _source(backbone: AudioBackbone, request: MusicRequest, heard: Recording | None) -> Tensor | None:
     if heard is None:
         return None
     return encode_source(backbone, heard.waveform[:, : round(request.seconds * backbone.sample_rate)])

@@ -1,7 +1,7 @@
 """What personalizing an image model and a music model have in common: the loss, the modes, the export."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class PersonalizeTask(nn.Module):
         super().__init__()
         self.recipe, self.backbone, self.method = recipe, backbone, method
         self.network = Trained(method.parameters())
-        self.texts = TextCache(backbone.encode_text)
+        self.texts = TextCache(self.encode_text)
         self.caches_text = caches_text and not method.trains_text
         self.is_settled = False
         self._prepare_denoiser()
@@ -42,6 +42,10 @@ class PersonalizeTask(nn.Module):
     @abstractmethod
     def encode(self, batch: dict[str, Any]) -> Posterior:
         """Return the latents of a batch as the autoencoder's posterior."""
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Return the conditions of captions; gradients reach the text encoders that learn."""
+        return self.backbone.encode_text(captions)
 
     @abstractmethod
     def settle(self) -> None:
@@ -82,7 +86,7 @@ class PersonalizeTask(nn.Module):
 
     def conditions(self, captions: list[str]) -> dict[str, Tensor]:
         """Return what the denoiser is told of captions."""
-        found = self.texts.many(captions, self.device) if self.caches_text else self.backbone.encode_text(captions)
+        found = self.texts.many(captions, self.device) if self.caches_text else self.encode_text(captions)
         return {name: value.to(self.backbone.denoiser.dtype) for name, value in found.items()}
 
     def export(self, folder: Path, network: nn.Module) -> None:

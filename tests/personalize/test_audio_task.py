@@ -125,7 +125,7 @@ def test_mistakes_are_refused_before_any_training(audio_task_of, models, tmp_pat
     for change, message in (
         ({"method": "custom_diffusion"}, "method: 'custom_diffusion'"), ({"instance_data_dir": ""}, "missing"),
         ({"method": "textual_inversion"}, "learns a word"), ({"placeholder_token": WORD}, "learns no new word"),
-        ({"train_text_encoder": True}, "use dreambooth"), ({"seconds": 0.1}, "seconds is 0.1"),
+        ({**TI, "train_text_encoder": True}, "use lora or dreambooth"), ({"seconds": 0.1}, "seconds is 0.1"),
         ({"crop": "middle"}, "random, chunks"), ({"num_clips": 0}, "num_clips is 0"),
         ({"method": "dreambooth", "lora_layers": ["to_q"]}, "has no LoRA"),
         ({**TI, "initializer": "mean"}, "leave it out, or use mean_word"),

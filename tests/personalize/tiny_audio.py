@@ -156,9 +156,9 @@ def write_audio_model(name: str, folder: Path) -> Path:
     return folder
 
 
-def sound(name: str, seconds: float = 1.0, peak: float = 0.5) -> np.ndarray:
+def sound(name: str, seconds: float = 1.0, peak: float = 0.5, rate: int = RATE) -> np.ndarray:
     """A sound `n`: a chord that goes on, or beats of noise."""
-    times = np.arange(round(seconds * RATE)) / RATE
+    times = np.arange(round(seconds * rate)) / rate
     if name == "guitar":
         made = sum(np.sin(2 * np.pi * 220 * k * times) / k for k in range(1, 8))
     else:

@@ -1,156 +1,35 @@
-"""AudioLDM, MusicLDM and AudioLDM 2, by hub id or folder: log-mel pictures, a U-Net, and a vocoder that makes sound."""
+"""Models that diffuse sound, by hub id or folder, behind one protocol."""
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
-
-from mmdiff.models.codecs.audio_signal import log_mel, slaney_filters
-from mmdiff.models.codecs.audio_spectral import PUBLISHED_MEL
-from mmdiff.personalize.backbones.base import Posterior, Tower
-from mmdiff.personalize.backbones.unet import UNetBackbone
-from mmdiff.pipelines.backends.diffusers_loading import load_pipeline
+from mmdiff.personalize.backbones.mel import AudioLDM2Backbone, AudioLDMBackbone, MelBackbone
+from mmdiff.personalize.backbones.sound import AudioBackbone
+from mmdiff.personalize.backbones.stable_audio import StableAudioBackbone
+from mmdiff.pipelines.backends.diffusers_loading import load_pipeline, require
 from mmdiff.pipelines.backends.hub import pipeline_class_of
 from mmdiff.pipelines.two_stage.protocols import LoadOptions
 
-TEXT_LENGTH = 128  # tokens of T5 that AudioLDM 2 is told of, so that all captions have one shape
-
-
-def load_audio_backbone(source: str, snr_gamma: float | None = None, *, dtype: str = "float32") -> "MelBackbone":
-    """Load a model on the CPU, with its autoencoder and vocoder in float32.
-
-    Errors: `ValueError` where there is none, or it is of another family.
-    """
-    named = pipeline_class_of(source)
-    if named not in BACKBONES:
-        raise ValueError(f"{source}: this is a {named}; music is personalized on AudioLDM, MusicLDM and AudioLDM 2 "
-                         f"({', '.join(BACKBONES)}), images with task personalize_image, MusicGen with task "
-                         "musicgen")  # fmt: skip
-    loaded = load_pipeline(source, LoadOptions(device="cpu", dtype=dtype), named)
-    for part in (loaded.pipe.vae, loaded.pipe.vocoder):
-        part.float()
-    return BACKBONES[named](loaded.pipe, source, snr_gamma)
-
-
-class MelBackbone(UNetBackbone):
-    """A U-Net over an autoencoder of log-mel pictures `b 1 l m`; sound is mono, `b 1 n`, at `sample_rate` Hz.
-
-    The mel is the one that the model was trained with (16 kHz: 64 bands, a hop of 160 samples), and so is the sound:
-    of a peak of `peak`.
-    """
-
-    peak = 0.5
-
-    def __init__(self, pipe: Any, source: str, towers: list[Tower], snr_gamma: float | None):
-        super().__init__(pipe, towers, snr_gamma)
-        voice = pipe.vocoder.config
-        if voice.sampling_rate not in PUBLISHED_MEL:
-            raise ValueError(f"{source}: its vocoder makes sound of {voice.sampling_rate} Hz, and no mel is known for "
-                             f"it; use a model of {', '.join(map(str, PUBLISHED_MEL))} Hz")  # fmt: skip
-        self.sample_rate, self.hop_length = voice.sampling_rate, math.prod(voice.upsample_rates)
-        self.n_fft, f_min = PUBLISHED_MEL[voice.sampling_rate]
-        self.filters = slaney_filters(self.sample_rate, self.n_fft, voice.model_in_dim, f_min, self.sample_rate / 2)
-
-    def num_samples(self, seconds: float) -> int:
-        """Return the samples of the shortest sound of whole latents that is no shorter than so many seconds."""
-        step = self.hop_length * self.pipe.vae_scale_factor
-        return max(math.ceil(round(seconds * self.sample_rate) / step), 1) * step
-
-    def latent_shape(self, num_samples: int) -> tuple[int, int, int]:
-        """Return channels, length and rows of the latents of a sound."""
-        factor = self.pipe.vae_scale_factor
-        columns = num_samples // self.hop_length // factor
-        return self.pipe.unet.config.in_channels, columns, len(self.filters) // factor
-
-    def mel(self, media: Tensor) -> Tensor:
-        """Return the log-mel picture `b 1 l m` of sound `b 1 n`; column i is centred on sample (i + 1/2) hops."""
-        filters = self.filters.to(media.device)
-        picture = log_mel(media, filters, self.n_fft, self.hop_length, (self.n_fft - self.hop_length) // 2)
-        return picture[:, :, : media.shape[-1] // self.hop_length]
-
-    def posterior(self, media: Tensor) -> Posterior:
-        """Return what the autoencoder makes of sound `b 1 n`, at the denoiser's scale, in float32."""
-        scale = self.pipe.vae.config.scaling_factor
-        with torch.no_grad(), torch.autocast(media.device.type, enabled=False):
-            made = self.pipe.vae.encode(self.mel(media.float())).latent_dist
-        return Posterior(made.mean * scale, made.std * scale)
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return the sound `b 1 n` of latents."""
-        with torch.autocast(latents.device.type, enabled=False):
-            picture = self.pipe.vae.decode(latents.float() / self.pipe.vae.config.scaling_factor).sample
-            return self.pipe.vocoder(rearrange(picture, "b 1 l m -> b l m"))[:, None]
-
-    def spelled(self, prompts: Sequence[str]) -> list[str]:
-        """Return prompts with a learned word as its tokens."""
-        return [self.word.spelled(prompt) for prompt in prompts] if self.word is not None else list(prompts)
-
-
-class AudioLDMBackbone(MelBackbone):
-    """AudioLDM (Liu et al. 2023) and MusicLDM (Chen et al. 2023): one vector of CLAP says what is to be heard."""
-
-    def __init__(self, pipe: Any, source: str, snr_gamma: float | None = None):
-        super().__init__(pipe, source, [Tower("text_encoder", pipe.tokenizer, text_tower(pipe.text_encoder))],
-                         snr_gamma)  # fmt: skip
-
-    def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Return CLAP's vectors of prompts, of length one."""
-        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
-        text = tokenizer(self.spelled(prompts), padding="max_length", max_length=tokenizer.model_max_length,
-                         truncation=True, return_tensors="pt").to(self.device)  # fmt: skip
-        states = encoder.text_model(text.input_ids, attention_mask=text.attention_mask).pooler_output
-        return {"class_labels": F.normalize(encoder.text_projection(states), dim=-1)}
-
-    def denoise(self, noisy: Tensor, timesteps: Tensor, conditions: dict[str, Tensor]) -> Tensor:
-        """Return the U-Net's prediction."""
-        return self.denoiser(noisy.to(self.denoiser.dtype), timesteps, encoder_hidden_states=None, **conditions).sample
-
-
-class AudioLDM2Backbone(MelBackbone):
-    """AudioLDM 2 (Liu et al. 2023): GPT-2 goes on from CLAP and T5, and the U-Net is told of it and of T5."""
-
-    def __init__(self, pipe: Any, source: str, snr_gamma: float | None = None):
-        if type(pipe.text_encoder_2).__name__ != "T5EncoderModel":
-            raise ValueError(f"{source}: its second text encoder is a {type(pipe.text_encoder_2).__name__}; models "
-                             "that speak cannot be personalized here: use one of music")  # fmt: skip
-        towers = [Tower("text_encoder", pipe.tokenizer, text_tower(pipe.text_encoder)),
-                  Tower("text_encoder_2", pipe.tokenizer_2, pipe.text_encoder_2)]  # fmt: skip
-        super().__init__(pipe, source, towers, snr_gamma)
-
-    def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Return what GPT-2 made of prompts, and T5's states of them.
-
-        Each prompt is encoded by itself: GPT-2 would count another's padding. Errors: `ValueError` for a long one.
-        """
-        rows = [self._encode_one(prompt) for prompt in self.spelled(prompts)]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    def _encode_one(self, prompt: str) -> dict[str, Tensor]:
-        states, mask, made = self.pipe.encode_prompt([prompt], self.device, 1, False)
-        missing = TEXT_LENGTH - mask.shape[1]
-        if missing < 0:
-            raise ValueError(f"the prompt has {mask.shape[1]} tokens, and here {TEXT_LENGTH} are the most: "
-                             f"'{prompt[:60]}...'")  # fmt: skip
-        return {"encoder_hidden_states": made, "encoder_hidden_states_1": F.pad(states, (0, 0, 0, missing)),
-                "encoder_attention_mask_1": F.pad(mask, (0, missing))}  # fmt: skip
-
-    def denoise(self, noisy: Tensor, timesteps: Tensor, conditions: dict[str, Tensor]) -> Tensor:
-        """Return the U-Net's prediction."""
-        return self.denoiser(noisy.to(self.denoiser.dtype), timesteps, **conditions).sample
-
-
-def text_tower(encoder: nn.Module) -> nn.Module:
-    """Return the part of CLAP that reads: without the one that hears, where there is one."""
-    return encoder.text_model if hasattr(encoder, "audio_model") else encoder
-
-
+__all__ = ["AudioBackbone", "MelBackbone", "load_audio_backbone"]
 BACKBONES = {
     "AudioLDMPipeline": AudioLDMBackbone,
     "MusicLDMPipeline": AudioLDMBackbone,
     "AudioLDM2Pipeline": AudioLDM2Backbone,
+    "StableAudioPipeline": StableAudioBackbone,
 }
+
+
+def load_audio_backbone(source: str, snr_gamma: float | None = None, *, dtype: str = "float32") -> AudioBackbone:
+    """Load a model on the CPU, with its autoencoder and vocoder in float32.
+
+    Errors: `ValueError` where there is none, it is of another family, or needs a package that is not installed.
+    """
+    named = pipeline_class_of(source)
+    if named not in BACKBONES:
+        raise ValueError(f"{source}: this is a {named}; music is personalized on AudioLDM, MusicLDM, AudioLDM 2 and "
+                         f"Stable Audio ({', '.join(BACKBONES)}), images with task personalize_image, MusicGen with "
+                         "task musicgen")  # fmt: skip
+    if named == "StableAudioPipeline":
+        require("torchsde", f"{source}: its scheduler")
+    loaded = load_pipeline(source, LoadOptions(device="cpu", dtype=dtype), named)
+    for name in ("vae", "vocoder"):
+        if hasattr(loaded.pipe, name):
+            getattr(loaded.pipe, name).float()
+    return BACKBONES[named](loaded.pipe, source, snr_gamma)

@@ -25,7 +25,7 @@ class Posterior:
 class Tower:
     """A text encoder with its tokenizer; `name` is that of the pipeline's part. Only where `is_open` can it learn.
 
-    It reads `max_tokens` of a caption; None: as many as its tokenizer says.
+    It reads `max_tokens` of a caption; None: as many as its tokenizer says. `layers` are those that take a LoRA.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Tower:
     encoder: nn.Module
     is_open: bool = True
     max_tokens: int | None = None
+    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class Backbone(Protocol):
