@@ -1,0 +1,135 @@
+"""A run that is stopped goes on bit for bit, by every method and family; the same seed gives the same bytes."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from mmdiff.cli import main
+from mmdiff.config import save_recipe
+from mmdiff.recipes import load_recipe
+from tests.personalize.musicgen.test_task import LORA, SMALL
+from tests.personalize.musicgen.tiny_musicgen import chord, save_wav, write_musicgen
+from tests.personalize.runs import STEPS, STOP, TRAIN, check_resume, contents, numbers, run
+from tests.personalize.tiny import write_noise, write_pictures
+from tests.personalize.tiny_audio import write_clips
+
+ROOT = Path(__file__).resolve().parents[2]
+WORD = {"placeholder_token": "<x>", "instance_prompt": "photo of <x>", "initializer_token": "toy"}
+IMAGE = {
+    "lora": ("sd3", {"rank": 2, "train_text_encoder": True, "lora_dropout": 0.1, "instance_prompt": "sks dog"}),
+    "dreambooth": ("sd1", {"instance_prompt": "sks dog", "with_prior_preservation": True, "class_prompt": "dog"}),
+    "textual_inversion": ("sd2", {**WORD, "num_vectors": 2}),
+    "custom_diffusion": ("sd1", WORD),
+}
+AUDIO = {
+    "lora": ("musicldm", {"rank": 2, "lora_dropout": 0.1}),
+    "dreambooth": ("audioldm", {}),
+    "textual_inversion": ("audioldm", {"placeholder_token": "<oud>", "initializer_token": "drum"}),
+}
+MUSICGEN = {"lora": (), "dora": (), "full": ("train.optimizer=prodigy", "train.learning_rate=1.0")}
+KILLED = """
+import os, signal, sys
+from mmdiff.cli import main
+from mmdiff.train.trainer import Trainer
+
+optimize = Trainer._optimize
+
+def until(trainer):
+    if trainer.step == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return optimize(trainer)
+
+Trainer._optimize = until
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def musicgen(tmp_path_factory):
+    return write_musicgen(tmp_path_factory.mktemp("musicgen"))
+
+
+@pytest.fixture
+def images(recipe_of, tmp_path):
+    """Return a function of a method: one that makes recipes of an output folder, steps and a seed."""
+
+    def of(method):
+        model, settings = IMAGE[method]
+        pictures = write_noise(tmp_path / "pictures", [(24, 16), (16, 24), (16, 16)])
+        if settings.get("with_prior_preservation"):
+            dogs = write_pictures(tmp_path / "dogs", ("dog", "car"))
+            settings = {**settings, "class_data_dir": str(dogs), "num_class_images": 2}
+        return lambda output, steps, seed: recipe_of(
+            model, pictures, method=method, use_aspect_ratio_buckets=True, random_flip=True, caption_dropout=0.2,
+            output_dir=str(output), seed=seed, **settings,
+            train={**TRAIN, "max_steps": steps, "learning_rate": 1e-2},
+        )  # fmt: skip
+
+    return of
+
+
+@pytest.fixture
+def music(audio_recipe_of, tmp_path):
+    """Return the same for models that diffuse sound."""
+
+    def of(method):
+        model, settings = AUDIO[method]
+        clips = write_clips(tmp_path / "clips", "guitar", "drum", class_name="guitar", seconds=1.5)
+        return lambda output, steps, seed: audio_recipe_of(
+            model, clips, method=method, caption_dropout=0.2, output_dir=str(output), seed=seed,
+            background_dir=str(clips), **settings, train={**TRAIN, "max_steps": steps, "learning_rate": 1e-3},
+        )  # fmt: skip
+
+    return of
+
+
+@pytest.fixture
+def songs(musicgen, tmp_path):
+    """Return the same for MusicGen."""
+
+    def of(method):
+        for number, pitch in enumerate((220.0, 330.0)):
+            save_wav(tmp_path / f"songs/{number}.wav", chord(1.2, pitch=pitch))
+        words = (f"model_version={musicgen}", f"dataset_path={tmp_path / 'songs'}", *SMALL, "batch_size=null",
+                 f"cache_dir={tmp_path / 'cache'}", f"method={method}", *MUSICGEN[method],
+                 *(f"train.{name}={value}" for name, value in TRAIN.items()))  # fmt: skip
+        return lambda output, steps, seed: load_recipe(
+            LORA, [*words, f"output_dir={output}", f"train.max_steps={steps}", f"seed={seed}"])
+
+    return of
+
+
+@pytest.mark.parametrize("method", IMAGE)
+def test_images(method, images, tmp_path):
+    check_resume(images(method), tmp_path)
+
+
+@pytest.mark.parametrize("method", AUDIO)
+def test_music_by_diffusion(method, music, tmp_path):
+    check_resume(music(method), tmp_path)
+
+
+@pytest.mark.parametrize("method", MUSICGEN)
+def test_musicgen(method, songs, tmp_path):
+    check_resume(songs(method), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "method"), [("images", "lora"), ("music", "textual_inversion"), ("songs", "dora")])
+def test_a_process_that_is_killed_goes_on_bit_for_bit(family, method, request, tmp_path):
+    recipe_of = request.getfixturevalue(family)(method)
+    save_recipe(recipe_of(tmp_path / "killed", STEPS, 0), tmp_path / "recipe.yaml")
+    words = ["train", str(tmp_path / "recipe.yaml")]
+    died = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=ROOT, check=False, capture_output=True)
+    killed = tmp_path / "killed"
+    assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
+    assert [path.name for path in (killed / "checkpoints").iterdir()] == [f"step-{STOP:07d}"]
+    assert len(numbers(killed)) >= STOP
+    AcceleratorState._reset_state()
+    assert main(words) == 0
+    whole = run(recipe_of(tmp_path / "whole", STEPS, 0))
+    assert contents(killed / "export") == contents(whole / "export") and numbers(killed) == numbers(whole)
