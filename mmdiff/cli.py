@@ -32,7 +32,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if words[:1] == ["evaluate"] and words[1:2] and words[1] in EVALUATIONS:
         words[:2] = [" ".join(words[:2])]
     options, rest = parser.parse_known_args(words)
-    if options.command == "train" and not any(word.startswith("-") for word in rest):
+    takes_overrides = hasattr(options, "overrides")
+    if takes_overrides and not any(word.startswith("-") for word in rest):
         options.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

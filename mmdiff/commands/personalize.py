@@ -45,9 +45,33 @@ def add_personalize(commands) -> None:
                        help="of --audio: 0 leaves it as it is, 1 leaves nothing of it (default: 0.5)")  # fmt: skip
     music.add_argument("--top-k", type=int, help="of how many codes each is drawn (default: 250)")
     music.add_argument("--temperature", type=float, help="how evenly they are drawn (default: 1)")
+    _add_sweep(kinds)
+
+
+def _add_sweep(kinds) -> None:
+    sweep = add_command(
+        kinds, "sweep", "train recipes that differ, ask all for the same prompts and seeds, and compare them",
+        "mmdiff personalize sweep configs/personalize/sweeps/celebration.yaml instance_data_dir=photos "
+        "weights.clip=openai/clip-vit-base-patch32 weights.inception=inception.pth -o out/celebration",
+        _personalize_sweep,
+    )  # fmt: skip
+    sweep.add_argument("sweep", type=Path, help="what to compare (YAML)")
+    sweep.add_argument("overrides", nargs="*", metavar="key=value",
+                       help="settings of the sweep, of one row (rows.NAME.key=value), or of all rows")  # fmt: skip
+    sweep.add_argument("-o", "--output", type=Path, required=True, help="folder; the same command goes on in it")
+    sweep.add_argument("--only", nargs="+", default=[], metavar="ROW", help="run these rows alone")
+    sweep.add_argument("--device", default=None, help="cpu, cuda ... of generations and measures (default: a GPU)")
+    sweep.add_argument("--dry-run", action="store_true", help="check all rows, print their commands, and stop")
+    sweep.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _personalize_sample(options: argparse.Namespace) -> int:
     from mmdiff.personalize.sample import run_personalized_sampling
 
     return run_personalized_sampling(options)
+
+
+def _personalize_sweep(options: argparse.Namespace) -> int:
+    from mmdiff.personalize.sweep import run_sweep
+
+    return run_sweep(options)

@@ -1,8 +1,12 @@
 """The sets that `mmdiff personalize sample --prompts` knows; {} is the concept.
 
-`reconstruction` asks for the concept as it was learned. `editability` asks for it in other places, company, moods and
-materials; what music is asked for is what Plitsis et al. 2023 (arXiv 2309.11140) ask for, in words of our own.
+`reconstruction` asks for the concept alone, in the words in which one is taught. `editability` asks for it in other
+places, company, moods and materials; what music is asked for is what Plitsis et al. 2023 (arXiv 2309.11140) ask for, in
+words of our own.
 """
+
+from mmdiff.personalize.audio_recipe import TEMPLATES as MUSIC_TEMPLATES
+from mmdiff.personalize.textual_inversion import TEMPLATES as IMAGE_TEMPLATES
 
 IMAGE_OBJECT = (
     "a photo of {} on a beach",
@@ -92,10 +96,11 @@ MUSIC_STYLE = (
     "a slow lullaby in the style of {}",
     "a fast dance in the style of {}",
 )
+NAMES = ("reconstruction", "editability")
 # (images or music, learnable_property) -> the sets by name
 SETS = {
-    ("image", "object"): {"reconstruction": ("a photo of {}",), "editability": IMAGE_OBJECT},
-    ("image", "style"): {"reconstruction": ("a painting in the style of {}",), "editability": IMAGE_STYLE},
-    ("music", "object"): {"reconstruction": ("a recording of a {}",), "editability": MUSIC_OBJECT},
-    ("music", "style"): {"reconstruction": ("music in the style of {}",), "editability": MUSIC_STYLE},
+    ("image", "object"): {"reconstruction": IMAGE_TEMPLATES["object"], "editability": IMAGE_OBJECT},
+    ("image", "style"): {"reconstruction": IMAGE_TEMPLATES["style"], "editability": IMAGE_STYLE},
+    ("music", "object"): {"reconstruction": MUSIC_TEMPLATES["object"], "editability": MUSIC_OBJECT},
+    ("music", "style"): {"reconstruction": MUSIC_TEMPLATES["style"], "editability": MUSIC_STYLE},
 }
