@@ -54,8 +54,8 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
 def save_lora(folder: Path, pipe: Any, modules: dict[str, nn.Module]) -> None:
     """Write the LoRAs of a pipeline's parts twice: for diffusers, with metadata, and for ComfyUI, with alphas.
 
-    Pipelines of sound take no LoRA: there it is for `PeftAdapterMixin.load_lora_adapter(pipe.unet, folder,
-    prefix="unet")` and the like, and for ComfyUI there is none.
+    Pipelines of sound take no LoRA: there it is for `load_lora_adapter(folder, prefix="unet")` of their parts, and for
+    ComfyUI there is none.
     """
     from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 

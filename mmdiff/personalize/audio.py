@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from mmdiff.data.loader import as_loader
 from mmdiff.media import Clip
 from mmdiff.personalize.adapters import LoraMethod
-from mmdiff.personalize.audio_concepts import mean_loudness
+from mmdiff.personalize.audio_concepts import Recording, clips_in, mean_loudness
 from mmdiff.personalize.audio_examples import AudioExamples, ClipStream
-from mmdiff.personalize.audio_music import MusicRequest, encode_sound, make_sounds, restore_loudness
+from mmdiff.personalize.audio_music import MusicRequest, encode_sound, make_sounds, restore_loudness, within_range
 from mmdiff.personalize.audio_recipe import AudioRecipe
 from mmdiff.personalize.backbones.audio import load_audio_backbone
 from mmdiff.personalize.backbones.base import Posterior
-from mmdiff.personalize.dreambooth import FullMethod, image_seed
+from mmdiff.personalize.dreambooth import ClassMaker, FullMethod, complete_class, image_seed
 from mmdiff.personalize.musicgen.sample import write_wav
 from mmdiff.personalize.task import PersonalizeTask
 from mmdiff.personalize.textual_inversion import TextualInversionMethod
@@ -45,10 +45,13 @@ class PersonalizeAudioTask(PersonalizeTask):
         super().__init__(recipe, backbone, method, caches_text=True)
         warn_of_long_captions(backbone.towers, backbone.spelled(examples.captions()))
         self.examples = examples
+        self.prior_loss_weight = recipe.prior_loss_weight if recipe.with_prior_preservation else None
         self.shown: list[Clip] = []
 
     def loader(self, *, rank: int, world_size: int) -> Any:
-        """Return the endless, resumable stream of this rank."""
+        """Return the endless, resumable stream of this rank; the model first makes clips of the class that lack."""
+        if self.examples.lacks_class_clips():
+            self._complete_class(rank, world_size)
         stream = ClipStream(self.examples, self.backbone.peak, rank=rank, world_size=world_size)
         return as_loader(stream, self.recipe.dataloader_num_workers)
 
@@ -70,7 +73,7 @@ class PersonalizeAudioTask(PersonalizeTask):
             return
         self.backbone.to(self.device)
         if self.caches_text:
-            self.texts.many(["", *self.examples.captions()], self.device)
+            self.texts.many(["", *self.examples.all_captions()], self.device)
         self.is_settled = True
 
     def validate(self, network: nn.Module, step: int) -> dict[str, float]:
@@ -78,19 +81,22 @@ class PersonalizeAudioTask(PersonalizeTask):
         recipe = self.recipe
         self.settle()
         with in_place_of(self.network, network), self._measuring():
-            loss = self.validation_loss()
+            numbers = {"validation/loss": self.validation_loss()}
+            if self.prior_loss_weight is not None:
+                numbers["validation/prior_loss"] = self.validation_loss(self.examples.class_prompt,
+                                                                        self.examples.of_class)  # fmt: skip
             made = self._validation_sounds()
         folder = Path(recipe.output_dir) / "validation" / f"step-{step:07d}"
         for number, wave in enumerate(made):
             folder.mkdir(parents=True, exist_ok=True)
             write_wav(folder / f"{number:02d}.wav", wave, self.backbone.sample_rate)
         self.shown = [Clip(PICTURE, wave, Fraction(1), self.backbone.sample_rate) for wave in made]
-        return {"validation/loss": loss}
+        return numbers
 
-    def validation_loss(self, caption: str | None = None) -> float:
-        """Return the loss on the beginnings of at most eight clips at fixed noise, under a caption."""
+    def validation_loss(self, caption: str | None = None, recordings: list[Recording] | None = None) -> float:
+        """Return the loss on the beginnings of at most eight clips at fixed noise: under a caption, or as called."""
         caption, errors = caption or self.examples.captions()[0], []
-        for number, recording in enumerate(self.examples.recordings[:MAX_CLIPS]):
+        for number, recording in enumerate((recordings or self.examples.recordings)[:MAX_CLIPS]):
             clean = encode_sound(self.backbone, recording.waveform, self.examples.length)
             generator = torch.Generator().manual_seed(image_seed(self.recipe.seed, number))
             noise = torch.randn((NUM_TIMESTEPS, *clean.shape[1:]), generator=generator)
@@ -125,6 +131,17 @@ class PersonalizeAudioTask(PersonalizeTask):
             (wave,) = make_sounds(self.backbone, request, [image_seed(recipe.seed, number)])
             made.append(restore_loudness(wave, self.backbone.sample_rate, loudness)[0])
         return made
+
+    def _complete_class(self, rank: int, world_size: int) -> None:
+        recipe, backbone = self.recipe, self.backbone
+        backbone.to(self.device)
+        request = self._request(self.examples.class_prompt)
+        maker = ClassMaker(".wav", clips_in, lambda seeds: make_sounds(backbone, request, seeds),
+                           lambda wave, path: write_wav(path, within_range(wave), backbone.sample_rate))  # fmt: skip
+        with self._measuring():
+            complete_class(maker, recipe.class_folder, request.prompt, recipe.num_class_clips, seed=recipe.seed,
+                           batch_size=recipe.sample_batch_size, rank=rank, world_size=world_size)  # fmt: skip
+        self.examples.read_class()
 
     def _request(self, prompt: str) -> MusicRequest:
         recipe, backbone = self.recipe, self.backbone

@@ -13,6 +13,7 @@ from mmdiff.media.audio import AUDIO_SUFFIXES, to_channels
 
 CLASS_NAME = "class_name.txt"
 MIN_SECONDS = 1.0
+SILENT = 1e-6  # no sound has a smaller peak than this
 LEAST_OF_MIX = -12.0  # decibels: a mix to mono below what its channels have has lost what they say
 
 
@@ -35,6 +36,12 @@ class ClassName:
     word: str = ""
 
 
+def clips_in(folder: Path) -> list[Path]:
+    """Return the audio files of a folder, by name; of one that is not there none."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in found if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and not p.name.startswith("."))
+
+
 def list_clips(folder: str | Path, setting: str) -> list[Path]:
     """Return the audio files of a folder, by name.
 
@@ -43,8 +50,7 @@ def list_clips(folder: str | Path, setting: str) -> list[Path]:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise ValueError(f"{setting}: {folder} is no folder; name one with clips ({', '.join(AUDIO_SUFFIXES)})")
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
-                   and not p.name.startswith("."))  # fmt: skip
+    found = clips_in(path)
     if not found:
         raise ValueError(f"{setting}: {folder} holds no clip ({', '.join(AUDIO_SUFFIXES)})")
     return found

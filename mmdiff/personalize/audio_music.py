@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from mmdiff.eval.metrics.loudness import BLOCK_SECONDS, integrated_loudness
-from mmdiff.personalize.audio_concepts import crop
+from mmdiff.personalize.audio_concepts import SILENT, crop
 from mmdiff.personalize.backbones.sound import AudioBackbone
-
-SILENT = 1e-6  # no sound has a smaller peak than this
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,11 @@ def encode_sound(backbone: AudioBackbone, waveform: np.ndarray, length: int) -> 
     if backbone.peak is not None:
         wave = wave * (backbone.peak / max(np.abs(waveform).max(), SILENT))
     return backbone.posterior(wave[None].to(backbone.device)).mean
+
+
+def within_range(waveform: np.ndarray) -> np.ndarray:
+    """Return a waveform as it is, or where it would be clipped less loud, so that its peak is 1."""
+    return waveform / max(1.0, float(np.abs(waveform).max()))
 
 
 def restore_loudness(waveform: np.ndarray, sample_rate: int, loudness: float | None) -> tuple[np.ndarray, float]:

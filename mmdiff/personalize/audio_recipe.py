@@ -1,14 +1,26 @@
 """The recipe of music personalization on models that diffuse sound."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
+from mmdiff.personalize.settings import (
+    ScriptFlags,
+    check_counts,
+    check_given,
+    check_known,
+    check_positive,
+    check_prior,
+    check_shares,
+    settle_flags,
+)
 from mmdiff.train.optim import TrainConfig
 
 METHODS = ("textual_inversion", "dreambooth", "lora")
 INITIALIZERS = ("mean_word", "mean")
 PROPERTIES = ("object", "style")
 CROPS = ("random", "chunks")
+DEFAULTS = {"max_steps": 150, "ema_decay": 0.0}
 TEMPLATES = {
     "object": ("a recording of {}", "a recording of a {}", "the sound of {}", "the sound of a {}", "{} being played",
                "a piece of music with {}", "a melody on {}", "a solo of {}", "a studio recording of {}",
@@ -21,7 +33,7 @@ INSTANCE_PROMPT = {"object": "a recording of a {}", "style": "music in the style
 
 
 @dataclass(frozen=True)
-class AudioRecipe:
+class AudioRecipe(ScriptFlags):
     """Everything that decides a run which teaches a text-to-music model of diffusers a concept.
 
     Textual inversion learns `placeholder_token`, which begins as the mean of words' rows (`initializer` mean_word:
@@ -33,6 +45,9 @@ class AudioRecipe:
 
     `crop` says what is heard of a clip at a time: `seconds` of it from anywhere (random), or one such piece after
     another (chunks). With `background_dir` a piece of a background of its own is mixed into each, `snr_decibels` below.
+
+    `with_prior_preservation` trains on clips of the class too, which the model makes before it learns where they lack.
+    `learning_rate` and others of the scripts' names may stand for what `train` calls by another.
 
     Errors: `ValueError` where settings are impossible, or cannot go together.
     """
@@ -51,6 +66,13 @@ class AudioRecipe:
     instance_word: str = "sks"
     object_class: str = ""
     learnable_property: str = "object"
+    # what keeps the model from forgetting the class
+    with_prior_preservation: bool = False
+    class_data_dir: str | None = None  # output_dir/class_clips where none is given
+    class_prompt: str = ""  # "a recording of a", or "music in the style of", and the class where none is given
+    num_class_clips: int = 100
+    prior_loss_weight: float = 1.0
+    sample_batch_size: int = 4
     # what is trained
     placeholder_token: str = ""
     initializer: str = "mean_word"
@@ -74,29 +96,20 @@ class AudioRecipe:
     num_validation_clips: int = 2
     num_inference_steps: int | None = None  # None: as is usual for the model
     guidance_scale: float | None = None
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(max_steps=150, ema_decay=0.0))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(**DEFAULTS))
 
     def __post_init__(self) -> None:
-        for name, known in (("method", METHODS), ("initializer", INITIALIZERS), ("crop", CROPS),
-                            ("learnable_property", PROPERTIES)):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: '{getattr(self, name)}' is not known; use {', '.join(known)}")
-        for name in ("pretrained_model_name_or_path", "instance_data_dir"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: missing; give it in the recipe, or as {name}=...")
-        for name in ("num_clips", "rank", "num_vectors", "num_validation_clips", "num_inference_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("lora_dropout", "caption_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie from 0 to below 1")
-        for name in ("lora_alpha", "snr_gamma"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        settle_flags(self, TrainConfig(**DEFAULTS))
+        check_known(self, {"method": METHODS, "initializer": INITIALIZERS, "crop": CROPS,
+                           "learnable_property": PROPERTIES})  # fmt: skip
+        check_given(self, "pretrained_model_name_or_path", "instance_data_dir")
+        check_counts(self, "num_clips", "rank", "num_vectors", "num_class_clips", "sample_batch_size",
+                     "num_validation_clips", "num_inference_steps")  # fmt: skip
+        check_shares(self, "lora_dropout", "caption_dropout")
+        check_positive(self, "lora_alpha", "snr_gamma")
         if not 1 <= self.seconds <= 60:
             raise ValueError(f"seconds is {self.seconds}; use 1 to 60")
-        if self.dataloader_num_workers < 0:
-            raise ValueError("dataloader_num_workers cannot be negative")
+        check_prior(self)
         self._check_method()
 
     def _check_method(self) -> None:
@@ -122,6 +135,11 @@ class AudioRecipe:
     def learns_word(self) -> bool:
         """Whether a new word is what is learned."""
         return self.method == "textual_inversion"
+
+    @property
+    def class_folder(self) -> Path:
+        """Where clips of the class lie, or will."""
+        return Path(self.class_data_dir or Path(self.output_dir) / "class_clips").expanduser()
 
     @property
     def dropout(self) -> float:

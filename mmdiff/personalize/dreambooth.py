@@ -1,5 +1,7 @@
-"""DreamBooth (Ruiz et al. 2023): the whole denoiser learns, and images of the class keep it from forgetting (prior)."""
+"""DreamBooth (Ruiz et al. 2023): the whole denoiser learns, and others of the class keep it from forgetting (prior)."""
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,10 @@ from tqdm import tqdm
 
 from mmdiff.log import get_logger
 from mmdiff.personalize.backbones.base import PipelineBackbone
-from mmdiff.personalize.concepts import list_images
-from mmdiff.personalize.images import ImageRequest, make_images
 
 
 class FullMethod:
-    """Train the whole denoiser and, if asked, the CLIP text encoders."""
+    """Train the whole denoiser and, if asked, the text encoders that can learn."""
 
     def __init__(self, backbone: PipelineBackbone, recipe: Any):
         self.backbone = backbone
@@ -41,30 +41,40 @@ class FullMethod:
                          "pretrained_model_name_or_path")  # fmt: skip
 
 
-def complete_class_images(
-    backbone: PipelineBackbone, folder: Path, request: ImageRequest, count: int, *, batch_size: int, seed: int,
-    rank: int = 0, world_size: int = 1,
-) -> None:  # fmt: skip
-    """Let the model as it is make images of the class until a folder holds `count`; ranks share the work.
+@dataclass(frozen=True)
+class ClassMaker:
+    """How a model makes examples of a class: which files of a folder are such, one for every seed, and its file."""
 
-    Image i has a seed of its own, which depends on `seed` and i alone.
+    suffix: str
+    present: Callable[[Path], Sequence[Path]]
+    make: Callable[[list[int]], Iterable[Any]]
+    save: Callable[[Any, Path], object]
+
+
+def complete_class(
+    maker: ClassMaker, folder: Path, prompt: str, count: int, *, batch_size: int, seed: int, rank: int = 0,
+    world_size: int = 1,
+) -> None:  # fmt: skip
+    """Let the model as it is make examples of the class until a folder holds `count`; ranks share the work.
+
+    Example i has a seed of its own, which depends on `seed` and i alone.
     """
     state = PartialState()
-    taken = {path.stem for path in list_images(folder)}
+    taken = {path.stem for path in maker.present(folder)}
     free = (number for number in range(10**6) if f"class-{number:05d}" not in taken)
     numbers = [next(free) for _ in range(count - len(taken))]
     state.wait_for_everyone()  # all have counted
     mine = numbers[rank::world_size]
     if numbers and rank == 0:
-        get_logger().info("making %d images of '%s' in %s", len(numbers), request.prompt, folder)
+        get_logger().info("making %d examples of '%s' in %s", len(numbers), prompt, folder)
     folder.mkdir(parents=True, exist_ok=True)
     for first in tqdm(range(0, len(mine), batch_size), unit="batch", disable=rank != 0 or not mine, leave=False):
         some = mine[first : first + batch_size]
         seeds = [image_seed(seed, number) for number in some]
-        for number, image in zip(some, make_images(backbone.pipe, request, seeds)):
+        for number, made in zip(some, maker.make(seeds)):
             aside = folder / f".class-{number:05d}.partial"
-            image.save(aside, "PNG")
-            aside.replace(folder / f"class-{number:05d}.png")
+            maker.save(made, aside)
+            aside.replace(folder / f"class-{number:05d}{maker.suffix}")
     state.wait_for_everyone()  # all are there
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -12,11 +12,11 @@ from mmdiff.media.image import as_clip
 from mmdiff.personalize.adapters import LoraMethod
 from mmdiff.personalize.backbones.image import load_image_backbone
 from mmdiff.personalize.caches import LatentCache
-from mmdiff.personalize.concepts import check_resolution
+from mmdiff.personalize.concepts import check_resolution, list_images
 from mmdiff.personalize.custom_diffusion import CustomDiffusionMethod
-from mmdiff.personalize.dreambooth import FullMethod, complete_class_images
+from mmdiff.personalize.dreambooth import ClassMaker, FullMethod, complete_class
 from mmdiff.personalize.examples import Examples
-from mmdiff.personalize.images import ImageRequest, unchecked
+from mmdiff.personalize.images import ImageRequest, make_images, unchecked
 from mmdiff.personalize.prompts import concept_facts
 from mmdiff.personalize.recipe import ImageRecipe
 from mmdiff.personalize.task import PersonalizeTask
@@ -58,9 +58,11 @@ class PersonalizeImageTask(PersonalizeTask):
             self.backbone.to(self.device)
             request = ImageRequest(recipe.class_prompt, recipe.resolution, recipe.resolution,
                                    recipe.num_inference_steps, recipe.guidance_scale)  # fmt: skip
+            maker = ClassMaker(".png", list_images, lambda seeds: make_images(self.backbone.pipe, request, seeds),
+                               lambda image, path: image.save(path, "PNG"))  # fmt: skip
             with self._measuring(), unchecked(self.backbone.pipe):
-                complete_class_images(
-                    self.backbone, recipe.class_folder, request, recipe.num_class_images, rank=rank, seed=recipe.seed,
+                complete_class(
+                    maker, recipe.class_folder, request.prompt, recipe.num_class_images, seed=recipe.seed, rank=rank,
                     batch_size=recipe.sample_batch_size, world_size=world_size,
                 )  # fmt: skip
         stream = self.examples.stream(self.backbone.size_multiple, rank=rank, world_size=world_size)

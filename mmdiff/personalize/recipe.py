@@ -1,9 +1,19 @@
 """The recipe of image personalization, with the names that users of diffusers' scripts know."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmdiff.personalize.backbones.image import WEIGHTING_SCHEMES, ObjectiveConfig
+from mmdiff.personalize.settings import (
+    ScriptFlags,
+    check_counts,
+    check_given,
+    check_known,
+    check_positive,
+    check_prior,
+    check_shares,
+    settle_flags,
+)
 from mmdiff.train.optim import TrainConfig
 
 METHODS = ("lora", "dreambooth", "textual_inversion", "custom_diffusion")
@@ -11,19 +21,10 @@ WORD_METHODS = ("textual_inversion", "custom_diffusion")
 PROPERTIES = ("object", "style")
 CAPTION_DROPOUT = 0.05
 DEFAULTS = {"max_steps": 500, "ema_decay": 0.0}
-# What scripts of diffusers call settings of `train`.
-FLAGS = {
-    "learning_rate": "learning_rate", "train_batch_size": "batch_size", "max_train_steps": "max_steps",
-    "gradient_accumulation_steps": "gradient_accumulation_steps", "gradient_checkpointing": "gradient_checkpointing",
-    "mixed_precision": "mixed_precision", "lr_scheduler": "schedule", "lr_warmup_steps": "warmup_steps",
-    "max_grad_norm": "max_grad_norm", "adam_weight_decay": "weight_decay", "optimizer": "optimizer",
-    "use_8bit_adam": "optimizer", "checkpointing_steps": "checkpoint_every",
-    "checkpoints_total_limit": "checkpoints_total_limit", "validation_steps": "preview_every",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ImageRecipe:
+class ImageRecipe(ScriptFlags):
     """Everything that decides a run which teaches a text-to-image model a concept.
 
     Paths, prompts and switches have the names of diffusers' scripts; optimizer, batch and steps are those of `train`.
@@ -84,43 +85,15 @@ class ImageRecipe:
     num_inference_steps: int = 28
     guidance_scale: float | None = None
     train: TrainConfig = field(default_factory=lambda: TrainConfig(**DEFAULTS))
-    # other words for settings of `train`, into which they go: null in a recipe that is built
-    learning_rate: float | None = None
-    train_batch_size: int | None = None
-    max_train_steps: int | None = None
-    gradient_accumulation_steps: int | None = None
-    gradient_checkpointing: bool | None = None
-    mixed_precision: str | None = None
-    lr_scheduler: str | None = None
-    lr_warmup_steps: int | None = None
-    max_grad_norm: float | None = None
-    adam_weight_decay: float | None = None
-    optimizer: str | None = None
-    use_8bit_adam: bool | None = None
-    checkpointing_steps: int | None = None
-    checkpoints_total_limit: int | None = None
-    validation_steps: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "train", with_flags(self))
-        for name in FLAGS:
-            object.__setattr__(self, name, None)
-        for name, known in (("method", METHODS), ("learnable_property", PROPERTIES),
-                            ("weighting_scheme", WEIGHTING_SCHEMES)):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: '{getattr(self, name)}' is not known; use {', '.join(known)}")
-        for name in ("rank", "num_vectors", "resolution", "num_class_images", "sample_batch_size",
-                     "num_validation_images", "num_inference_steps", "max_sequence_length"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("lora_dropout", "caption_dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie from 0 to below 1")
-        for name, given in (("lora_alpha", self.lora_alpha), ("shift", self.shift), ("snr_gamma", self.snr_gamma)):
-            if given is not None and not given > 0:
-                raise ValueError(f"{name} is {given}; it must be above 0")
-        if self.prior_loss_weight < 0 or self.dataloader_num_workers < 0:
-            raise ValueError("prior_loss_weight and dataloader_num_workers cannot be negative")
+        settle_flags(self, TrainConfig(**DEFAULTS))
+        check_known(self, {"method": METHODS, "learnable_property": PROPERTIES, "weighting_scheme": WEIGHTING_SCHEMES})
+        check_counts(self, "rank", "num_vectors", "resolution", "num_class_images", "sample_batch_size",
+                     "num_validation_images", "num_inference_steps", "max_sequence_length")  # fmt: skip
+        check_shares(self, "lora_dropout", "caption_dropout")
+        check_positive(self, "lora_alpha", "shift", "snr_gamma")
+        check_prior(self)
         self._check_method()
         self._check_data()
 
@@ -149,15 +122,10 @@ class ImageRecipe:
             raise ValueError(f"lora_layers, lora_blocks: method {self.method} has no LoRA; leave them out")
 
     def _check_data(self) -> None:
-        for name in ("pretrained_model_name_or_path", "instance_data_dir"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: missing; give it in the recipe, or as {name}=...")
+        check_given(self, "pretrained_model_name_or_path", "instance_data_dir")
         if self.with_prior_preservation and not self.class_prompt:
             raise ValueError("class_prompt: with_prior_preservation needs to know the class; say it, such as "
                              "'a photo of a dog'")  # fmt: skip
-        if self.with_prior_preservation and self.method == "textual_inversion":
-            raise ValueError("with_prior_preservation: textual_inversion changes nothing that could be forgotten; "
-                             "leave it out")  # fmt: skip
         if self.cache_latents and not self.center_crop:
             raise ValueError("center_crop: latents that are cached are cut in one place; set cache_latents to false to "
                              "cut at random")  # fmt: skip
@@ -186,26 +154,3 @@ class ImageRecipe:
     def objective(self) -> ObjectiveConfig:
         """How noise is drawn and weighed."""
         return ObjectiveConfig(self.snr_gamma, self.weighting_scheme, self.logit_mean, self.logit_std, self.shift)
-
-
-def with_flags(recipe: ImageRecipe) -> TrainConfig:
-    """Return a recipe's `train` with what it says by the scripts' names.
-
-    Errors: `ValueError` where both are said and differ.
-    """
-    usual, settings = TrainConfig(**DEFAULTS), {}
-    for flag, name in FLAGS.items():
-        value = getattr(recipe, flag)
-        if value is None or (flag == "use_8bit_adam" and not value):
-            continue
-        if flag == "use_8bit_adam":
-            value = "adamw8bit"
-        elif name == "schedule" and value == "constant":
-            value = "constant_with_warmup"
-        elif name == "optimizer":
-            value = value.lower()
-        said = settings.get(name, getattr(recipe.train, name))
-        if said not in (value, getattr(usual, name)):
-            raise ValueError(f"{flag} says train.{name}={value}, and the recipe says {said} too; give one of them")
-        settings[name] = value
-    return replace(recipe.train, **settings)

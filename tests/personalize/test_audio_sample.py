@@ -15,7 +15,7 @@ WORD = "<oud>"
 METHODS = {
     "textual_inversion": ("audioldm2", {"placeholder_token": WORD, "num_vectors": 2}),
     "dreambooth": ("audioldm", {}),
-    "lora": ("audioldm2", {"rank": 2, "lora_alpha": 8.0}),
+    "lora": ("audioldm2", {"rank": 2, "lora_alpha": 8.0, "train_text_encoder": True}),
 }
 
 
