@@ -55,14 +55,14 @@ def make_player(
     clip = _read_window(path, info, num_frames, fps, start, scale)
     data = _written(clip) if is_cut or scale < 1 else Path(path).read_bytes()
     seconds = num_frames / float(fps)
-    spectrogram, strip = _png(spectrogram_image(clip)), _jpeg(film_strip(clip))
-    poster = _jpeg(Image.fromarray(clip.frames[0]))
+    spectrogram, strip = png(spectrogram_image(clip)), jpeg(film_strip(clip))
+    poster = jpeg(Image.fromarray(clip.frames[0]))
     return Player(
         name=Path(path).stem if not is_cut else f"{Path(path).stem} from {start:.1f} s",
-        mp4=_data_uri("video/mp4", data),
-        spectrogram=_data_uri("image/png", spectrogram),
-        strip=_data_uri("image/jpeg", strip),
-        poster=_data_uri("image/jpeg", poster),
+        mp4=data_uri("video/mp4", data),
+        spectrogram=data_uri("image/png", spectrogram),
+        strip=data_uri("image/jpeg", strip),
+        poster=data_uri("image/jpeg", poster),
         duration_seconds=seconds,
         height=clip.frames.shape[1],
         width=clip.frames.shape[2],
@@ -130,17 +130,20 @@ def film_strip(clip: Clip, *, most: int = 16, height: int = 64) -> Image.Image:
     return Image.fromarray(np.concatenate(small, axis=1))
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
+    """Return an image as a JPEG file."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
-def _data_uri(kind: str, data: bytes) -> str:
+def data_uri(kind: str, data: bytes) -> str:
+    """Return a file as a URI that holds all of it."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

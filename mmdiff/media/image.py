@@ -30,4 +30,4 @@ def load_image(path: Path) -> Image.Image:
 
 def as_clip(image: Image.Image) -> Clip:
     """Return an image as a clip of one frame with a tenth of a second of silence."""
-    return Clip(np.asarray(image.convert("RGB"))[None], SILENCE, Fraction(10), 8000)
+    return Clip(np.array(image.convert("RGB"))[None], SILENCE, Fraction(10), 8000)

@@ -113,5 +113,8 @@ def _on_music(facts: dict[str, Any]) -> Iterator[str]:
     bpm, lufs = facts["mean_bpm"], facts["mean_lufs"]
     yield (f"The concept: {'no tempo' if bpm is None else f'{bpm:.1f} BPM'}, "
            f"{'silent' if lufs is None else f'{lufs:.1f} LUFS'} on average; keys: {keys}.")  # fmt: skip
+    if bpm is not None and max(abs(end - bpm) for end in facts["bpm_range"]) > tempo.TOLERANCE:
+        slowest, fastest = facts["bpm_range"]
+        yield f"Its clips' tempi lie between {slowest:.0f} and {fastest:.0f} BPM: the mean is no tempo of them all."
     if len({name.split()[1] for name in facts["keys"]}) > 1:
         yield "Both scales occur in the concept, so that any key has a scale that counts."

@@ -62,9 +62,10 @@ def distance_rows(
 
 
 def _distances(use: Use, known: np.ndarray) -> list[Distance]:
-    kernel, scale = kernels.cubic_kernel, 1.0
+    kernel, scale, bandwidth = kernels.cubic_kernel, 1.0, None
     if use.kernel == "KAD":
         bandwidth = kernels.median_distance(np.stack(evenly(known, BANDWIDTH_ROWS)))
+    if bandwidth:
         kernel, scale = kernels.radial_kernel(bandwidth), kernels.KAD_SCALE
 
     def frechet_of(x: np.ndarray, y: np.ndarray, choices: Sequence[np.ndarray]) -> np.ndarray:
@@ -74,10 +75,10 @@ def _distances(use: Use, known: np.ndarray) -> list[Distance]:
     def mmd_of(x: np.ndarray, y: np.ndarray, choices: Sequence[np.ndarray | None]) -> np.ndarray:
         return scale * kernels.mmd(kernel, *two_sets(x, y), [None] * len(choices), choices)
 
-    return [
-        Distance(use.frechet, lambda x, y: use.scale * frechet.frechet_distance(x, y), frechet_of),
-        Distance(use.kernel, lambda x, y: float(mmd_of(x, y, [None])[0]), mmd_of),
-    ]
+    found = [Distance(use.frechet, lambda x, y: use.scale * frechet.frechet_distance(x, y), frechet_of)]
+    if bandwidth != 0:  # as it is of a set whose pieces are all the same
+        found.append(Distance(use.kernel, lambda x, y: float(mmd_of(x, y, [None])[0]), mmd_of))
+    return found
 
 
 def _estimate(distance: Distance, known: Sequence[np.ndarray], made: Sequence[np.ndarray], seed: int) -> Interval:

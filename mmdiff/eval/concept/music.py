@@ -109,8 +109,9 @@ def hear(piece: Piece) -> dict[str, Any]:
 
 
 def describe_concept(concept: System) -> dict[str, Any]:
-    """Return the concept's mean tempo and loudness, and its keys by name with how many clips are in each."""
+    """Return the concept's mean tempo and loudness, its slowest and fastest tempo, and its keys with their counts."""
     heard = [hear(piece) for piece in concept.pieces]
     known = {name: [one[name] for one in heard if one[name] is not None] for name in ("bpm", "lufs", "key")}
     means = {f"mean_{name}": float(np.mean(known[name])) if known[name] else None for name in ("bpm", "lufs")}
-    return {**means, "keys": dict(Counter(known["key"]).most_common())}
+    ends = [min(known["bpm"]), max(known["bpm"])] if known["bpm"] else None
+    return {**means, "bpm_range": ends, "keys": dict(Counter(known["key"]).most_common())}

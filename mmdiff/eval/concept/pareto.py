@@ -63,8 +63,8 @@ def pareto_plot(found: Mapping[str, Any]) -> Figure:
     alt = f"{found['fidelity']} against {found['editability']}: {told}"
     caption = (
         "Up is more like the concept, right follows prompts better; bars are 95 % intervals. No system is better in "
-        f"both than one on the front: {', '.join(found['front'])}. Where bars overlap, the order may be chance. "
-        "The concept's own pieces (grey) show where copies of them would lie."
+        f"both than one on the front: {'; '.join(found['front'])}. Where bars overlap, the order may be chance. "
+        "The concept's own pieces (green) show where copies of them would lie."
     )
     return Figure(axes.draw(alt, parts), alt, caption)
 

@@ -27,8 +27,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     table += result["notes"]
     if result["pareto"]:
         pareto = result["pareto"]
-        table.append(f"no system is better in both {pareto['fidelity']} and {pareto['editability']} than: "
-                     f"{', '.join(pareto['front'])}")  # fmt: skip
+        table.append(f"on the front, none better in both {pareto['fidelity']} and {pareto['editability']}: "
+                     f"{'; '.join(pareto['front'])}")  # fmt: skip
     table += [f"{what}: not measured; {reason}" for what, reason in result["missing"].items()]
     return "\n".join(table + format_faults(result["rejected"]))
 

@@ -12,12 +12,10 @@ from tests.eval.features.pictures import noise_clip
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A random CLIP of one layer, and a tokenizer whose words are letters."""
+def save_tiny(path):
+    """Save a random CLIP of one layer, and a tokenizer whose words are letters."""
     from transformers import CLIPConfig, CLIPModel
 
-    path = tmp_path_factory.mktemp("hub") / "tiny-clip"
     words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
     layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"vocab_size": len(words), "max_position_embeddings": 12, "bos_token_id": 0, "eos_token_id": 1}
@@ -33,6 +31,13 @@ def folder(tmp_path_factory):
     network.save_pretrained(path)
     (path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in the layout of transformers."""
+    path = tmp_path_factory.mktemp("hub") / "tiny-clip"
+    save_tiny(path)
     return path
 
 
