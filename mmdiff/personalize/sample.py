@@ -66,7 +66,7 @@ def find_record(model: str) -> dict[str, Any]:
     folder = Path(model).expanduser()
     if (folder / RECORD).is_file():
         return read_record(folder)
-    if model in VERSIONS or (folder / "config.json").is_file():
+    if (model in VERSIONS and not folder.is_dir()) or (folder / "config.json").is_file():
         check_family(VERSIONS.get(model, model))
         family = "musicgen"
     elif folder.is_dir() and not (folder / INDEX_NAME).is_file():

@@ -33,7 +33,7 @@ TEMPLATE = """<!doctype html>
 </tbody></table></div>{% endif %}
 </main></body></html>
 """
-LEGEND = "In brackets: the 95 % interval over generations."
+LEGEND = "In brackets: the 95 % interval over generations. CLIP-T, CLAP-T: how well prompts are followed."
 
 
 def write_report(folder: Path, result: Mapping[str, Any], each: int) -> str:
@@ -45,10 +45,8 @@ def write_report(folder: Path, result: Mapping[str, Any], each: int) -> str:
     is_image = bool(files) and files[0].suffix == ".png"
     if is_image:
         draw_grid(made).save(folder / GRID)
-    players = [] if is_image or not made else [
-        (prompt, [os.path.relpath(found[i][0], folder) for found in made.values()])
-        for i, (_, prompt) in enumerate(next(iter(made.values())))
-    ]  # fmt: skip
+    alike = [] if is_image else zip(*made.values())
+    players = [(some[0][1], [os.path.relpath(path, folder) for path, _ in some]) for some in alike]
     page = page_environment().from_string(TEMPLATE).render(
         table=table, notes=notes, legend=LEGEND, has_grid=is_image, players=players, names=list(made)
     )
@@ -103,9 +101,9 @@ def _first_of_prompts(folder: Path, each: int) -> list[tuple[Path, str]]:
 
 
 def _best(numbers: Sequence[Mapping[str, Any]], way: str) -> float | None:
-    """Return the best of several values; of one alone there is none."""
+    """Return the best of several values; where all are alike there is none."""
     values = [number["value"] for number in numbers if number["value"] is not None]
-    return None if len(values) < 2 else max(values) if way == "higher" else min(values)
+    return None if len(set(values)) < 2 else max(values) if way == "higher" else min(values)
 
 
 def _cell(number: Mapping[str, Any] | None, best: float | None) -> str:

@@ -1,6 +1,7 @@
 """`mmdiff personalize sweep`: recipes that differ side by side; what is done is not done again, what fails is said."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from mmdiff.cli import main
 from mmdiff.personalize.sweep_commands import Ended, alone_in
 from mmdiff.personalize.sweep_plan import read_sweep
-from mmdiff.personalize.sweep_report import make_table
+from mmdiff.personalize.sweep_report import make_table, write_report
 from tests.personalize.tiny import SIZE, clip, write_noise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,12 +160,29 @@ def test_the_best_of_a_column_is_marked():
     assert first == ["a", "-", "30.00", "0.300 *", "1.0"] and second == ["b", "-", "20.00 *", "0.200", "1.0"]
 
 
-@pytest.mark.parametrize(("name", "words", "rows"), [
-    ("celebration", (), 10), ("music_setups", (), 5),
-])  # fmt: skip
-def test_shipped_sweeps_are_of_recipes_that_can_be_built(name, words, rows, tmp_path):
+def test_music_is_heard_side_by_side(tmp_path):
+    rows = []
+    for name in ("MW", "TE"):
+        folder = tmp_path / "rows" / name
+        folder.mkdir(parents=True)
+        for number, line in enumerate(("jazz with {}", "jazz with {}", "rock with {}", "rock with {}")):
+            (folder / f"0000{number}.wav").write_bytes(b"")
+            record = {"prompt": line.format("oud"), "template": line}
+            (folder / f"0000{number}.json").write_text(json.dumps(record))
+        rows.append({"name": name, "changes": {}, "seconds_trained": 1.0, "fault": None, "generations": str(folder),
+                     "rows": []})  # fmt: skip
+    result = {"rows": rows, "controls": [], "faults": {}, "notes": ["few"], "left_out": []}
+    assert "few" in write_report(tmp_path, result, 2)
+    page = (tmp_path / "sweep.html").read_text()
+    players = re.findall(r'src="(.*?)"', page)
+    assert players == ["rows/MW/00000.wav", "rows/TE/00000.wav", "rows/MW/00002.wav", "rows/TE/00002.wav"]
+    assert page.count("<td>jazz with {}</td>") == 1 and "grid.png" not in page
+
+
+@pytest.mark.parametrize(("name", "rows"), [("celebration", 10), ("music_setups", 5)])
+def test_shipped_sweeps_are_of_recipes_that_can_be_built(name, rows, tmp_path):
     path = ROOT / f"configs/personalize/sweeps/{name}.yaml"
-    sweep = read_sweep(path, words, tmp_path)
+    sweep = read_sweep(path, (), tmp_path)
     assert len({json.dumps(row.settings) for row in sweep.rows}) == len(sweep.rows) == rows
     if name == "celebration":
         shared = {word for row in sweep.rows for word in row.words if word.startswith("class_data_dir=")}

@@ -67,6 +67,8 @@ def load_trained(model: str, record: dict[str, Any], base: str | None = None) ->
     Errors: `ValueError` where it is no MusicGen, or its base is not to be had, or is not the same.
     """
     if record.get("is_whole") or record["method"] == "full":
+        if base:
+            raise ValueError("--base-model: this is a whole model; leave it out")
         return load_musicgen(model)
     music = load_musicgen(base or record["base_model"])
     if music.sha256 != record["base_model_sha256"]:
