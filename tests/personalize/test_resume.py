@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from accelerate.state import AcceleratorState
 from mmdiff.cli import main
 from mmdiff.config import save_recipe
 from mmdiff.recipes import load_recipe
+from mmdiff.train.trainer import essence
 from tests.personalize.musicgen.test_task import LORA, SMALL
 from tests.personalize.musicgen.tiny_musicgen import chord, save_wav, write_musicgen
 from tests.personalize.runs import STEPS, STOP, TRAIN, check_resume, contents, numbers, run
@@ -116,6 +118,22 @@ def test_music_by_diffusion(method, music, tmp_path):
 @pytest.mark.parametrize("method", MUSICGEN)
 def test_musicgen(method, songs, tmp_path):
     check_resume(songs(method), tmp_path)
+
+
+def test_settings_of_validation_may_change_when_a_run_goes_on(images, music, songs, tmp_path):
+    changes = {"validation_prompt": "dog", "num_inference_steps": 3, "guidance_scale": 2.0, "num_validation_images": 2,
+               "num_validation_clips": 3, "cache_dir": str(tmp_path / "elsewhere")}  # fmt: skip
+    for of, method in ((images, "textual_inversion"), (music, "lora"), (songs, "lora")):
+        recipe = of(method)(tmp_path / "run", 2, 0)
+        change = {name: value for name, value in changes.items() if hasattr(recipe, name)}
+        assert change and essence(replace(recipe, **change)) == essence(recipe) != essence(replace(recipe, seed=1))
+    recipe_of = images("textual_inversion")
+    run(recipe_of(tmp_path / "run", 2, 0))
+    more = {"validation_prompt": "dog", "num_inference_steps": 1, "num_validation_images": 2}
+    run(replace(recipe_of(tmp_path / "run", 3, 0), **more))
+    assert contents(tmp_path / "run/export") == contents(run(recipe_of(tmp_path / "whole", 3, 0)) / "export")
+    with pytest.raises(ValueError, match="trained with other settings: random_flip was True and is False"):
+        run(replace(recipe_of(tmp_path / "run", 4, 0), random_flip=False))
 
 
 @pytest.mark.slow
