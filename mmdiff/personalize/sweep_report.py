@@ -47,8 +47,10 @@ def write_report(folder: Path, result: Mapping[str, Any], each: int) -> str:
         draw_grid(made).save(folder / GRID)
     alike = [] if is_image else zip(*made.values())
     players = [(some[0][1], [os.path.relpath(path, folder) for path, _ in some]) for some in alike]
-    page = page_environment().from_string(TEMPLATE).render(
-        table=table, notes=notes, legend=LEGEND, has_grid=is_image, players=players, names=list(made)
+    page = (
+        page_environment()
+        .from_string(TEMPLATE)
+        .render(table=table, notes=notes, legend=LEGEND, has_grid=is_image, players=players, names=list(made))
     )
     write_text(folder / PAGE, page)
     widths = [max(map(len, column)) for column in zip(*table)]
