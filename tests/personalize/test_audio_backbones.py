@@ -79,7 +79,7 @@ def test_what_is_no_model_of_sound_is_refused(models):
 def test_stable_audio_says_what_it_needs(tmp_path, monkeypatch):
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableAudioPipeline"}')
     monkeypatch.setitem(sys.modules, "torchsde", None)
-    with pytest.raises(ValueError, match="its scheduler needs the package torchsde.*pip install torchsde"):
+    with pytest.raises(ValueError, match=r"its scheduler needs the package torchsde.*pip install torchsde"):
         load_audio_backbone(str(tmp_path))
 
 

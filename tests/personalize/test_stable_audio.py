@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("torchsde", reason="diffusers' scheduler of Stable Audio needs it: pip install torchsde")
 
+from accelerate.state import AcceleratorState
 from diffusers import DiffusionPipeline, StableAudioDiTModel
 from diffusers.loaders import PeftAdapterMixin
 from safetensors.torch import load_file
@@ -19,10 +20,12 @@ from mmdiff.eval.metrics.loudness import integrated_loudness
 from mmdiff.personalize.adapters import WEIGHTS
 from mmdiff.personalize.audio import PersonalizeAudioTask
 from mmdiff.personalize.audio_music import MusicRequest, draw_latents, encode_source, make_sounds
-from mmdiff.personalize.audio_recipe import AudioRecipe
+from mmdiff.personalize.audio_recipe import DEFAULTS, AudioRecipe
 from mmdiff.personalize.backbones.audio import load_audio_backbone
 from mmdiff.personalize.dreambooth import image_seed
+from mmdiff.recipes import build_task
 from mmdiff.train.optim import TrainConfig
+from mmdiff.train.trainer import run_training
 from tests.personalize.teaching import train
 from tests.personalize.tiny_audio import read_sound, sound, write_sound
 from tests.personalize.tiny_stable_audio import CHANNELS, HOP, LENGTH, RATE, stable_audio
@@ -49,18 +52,28 @@ def backbone(model):
 
 
 @pytest.fixture
-def task_of(model, tmp_path):
-    """Return a function that builds a task on two clips, one of stereo and one of mono."""
+def recipe_of(model, tmp_path):
+    """Return a function that makes a recipe on two clips, one of stereo and one of mono."""
     both = np.stack([sound(name, 1.5, rate=RATE) for name in ("guitar", "drum")])
     write_sound(tmp_path / "clips/a.wav", both, RATE)
     write_sound(tmp_path / "clips/b.wav", 0.1 * sound("guitar", 1.5, rate=RATE), RATE)
 
-    def make(**settings) -> PersonalizeAudioTask:
-        torch.manual_seed(0)
+    def make(**settings) -> AudioRecipe:
         given = {"pretrained_model_name_or_path": str(model), "instance_data_dir": str(tmp_path / "clips"),
                  "instance_prompt": "sks guitar", "seconds": 1.0, "output_dir": str(tmp_path / "run"),
                  "num_inference_steps": 2, "num_validation_clips": 1}  # fmt: skip
-        return PersonalizeAudioTask(AudioRecipe(**{**given, **settings}, train=TrainConfig(batch_size=2)))
+        return AudioRecipe(**{**given, **settings}, train=TrainConfig(**DEFAULTS, batch_size=2, log_every=1))
+
+    return make
+
+
+@pytest.fixture
+def task_of(recipe_of):
+    """Return a function that builds the task of such a recipe."""
+
+    def make(**settings) -> PersonalizeAudioTask:
+        torch.manual_seed(0)
+        return PersonalizeAudioTask(recipe_of(**settings))
 
     return make
 
@@ -189,6 +202,23 @@ def test_what_was_taught_is_sampled(method, task_of, tmp_path, capsys):
         gain = 10 ** (facts["gain_decibels"] / 20)
         assert np.abs(made - gain * theirs).max() < 1e-3, "but for its loudness what plain diffusers makes"
     capsys.readouterr()
+
+
+def test_a_run_in_bf16_that_is_stopped_goes_on_bit_for_bit(recipe_of, tmp_path):
+    settings = {"method": "lora", "rank": 2, "caption_dropout": 0.2, "with_prior_preservation": True,
+                "object_class": "guitar", "num_class_clips": 3, "validation_prompt": "sks"}  # fmt: skip
+    for run, stops in (("whole", (4,)), ("parts", (3, 4))):
+        for stop in stops:
+            AcceleratorState._reset_state()
+            recipe = recipe_of(**settings, output_dir=str(tmp_path / run), max_train_steps=stop, checkpointing_steps=3,
+                               validation_steps=2, mixed_precision="bf16", gradient_checkpointing=True)  # fmt: skip
+            assert run_training(recipe, build_task) == 0
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.suffix in (".safetensors", ".wav")]
+    assert {path.parts[0] for path in files} == {"checkpoints", "class_clips", "export", "validation"}
+    for file in files:
+        assert (whole / file).read_bytes() == (parts / file).read_bytes(), file
+    assert len(list((whole / "class_clips").iterdir())) == 3
 
 
 def test_what_cannot_be_done_is_refused_before_any_training(task_of, model, tmp_path):

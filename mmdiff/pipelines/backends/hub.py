@@ -19,6 +19,7 @@ PIP = {  # what pipelines need of other packages, and how to get it
     "peft": "pip install 'peft>=0.17'",
     "accelerate": "pip install accelerate",
     "bs4": "pip install beautifulsoup4",
+    "torchsde": "pip install torchsde",
 }
 
 
