@@ -1,6 +1,6 @@
 """What has to be read beside the numbers: the protocol, the systems, every file, and notes in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmdiff.eval import statistics
@@ -66,11 +66,17 @@ def list_files(study: Study, systems: Sequence[System]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def take_notes(study: Study, concept: System, reference: System, roles: Roles) -> list[str]:
+def take_notes(
+    study: Study, concept: System, reference: System, roles: Roles, rows: Sequence[Mapping[str, Any]]
+) -> list[str]:  # fmt: skip
     """Return in sentences what a reader has to know."""
     notes = [*_on_sets(study, roles), *_on_prompts(study, roles.everything)]
     few, kernel = len(reference.pieces), "KID" if study.kind == "image" else "KAD"
-    if few < FEW and study.distance_keys:
+    names = {study.loaded[key].name for key in study.distance_keys}
+    has_distance = {row["extractor"] for row in rows if row["better"] == "lower"}
+    notes += [f"Distances by {name}: not measured; they take two vectors a side: give more files, or longer sounds."
+              for name in sorted(names - has_distance)]  # fmt: skip
+    if few < FEW and has_distance:
         notes.append(
             f"{few} {PLURAL[study.kind]} of {reference.name} are few: a Fréchet distance then says as much about how "
             f"many there are as about them. Compare only systems measured together; {kernel} has no such bias."

@@ -76,7 +76,7 @@ def evaluate(study: Study) -> dict[str, Any]:
         "concept": describe_concept(concept) if study.kind == "music" else {},
         "rows": rows,
         "pareto": find_pareto(rows, study.family.likeness, study.family.agreement),
-        "notes": take_notes(study, concept, reference, roles),
+        "notes": take_notes(study, concept, reference, roles, rows),
         "missing": study.missing,
         "files": list_files(study, [concept, *roles.everything]),
         "rejected": rejected,
