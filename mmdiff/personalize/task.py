@@ -87,7 +87,7 @@ class PersonalizeTask(nn.Module):
     def conditions(self, captions: list[str]) -> dict[str, Tensor]:
         """Return what the denoiser is told of captions."""
         found = self.texts.many(captions, self.device) if self.caches_text else self.encode_text(captions)
-        return {name: value.to(self.backbone.denoiser.dtype) for name, value in found.items()}
+        return {name: value.to(self.backbone.dtype) for name, value in found.items()}
 
     def export(self, folder: Path, network: nn.Module) -> None:
         """Write the files that diffusers loads, with the network given, and the record of how to use them."""

@@ -33,8 +33,8 @@ class Monitor:
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+        numbers = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self.writer._get_file_writer().add_summary(Summary(value=numbers), step)
 
     def show(self, step: int, clips: list[Clip]) -> None:
         """Show sampled clips: a moving picture and its sound."""
@@ -69,7 +69,7 @@ def gradient_norms(groups: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
     """Return the gradient norm of every group of parameters, and of all together (`grad_norm`)."""
     norms = {}
     for name, parameters in groups.items():
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
         if gradients:
             norms[f"grad_norm/{name}"] = torch.nn.utils.get_total_norm(gradients)
     return {"grad_norm": torch.stack(list(norms.values())).norm(), **norms}

@@ -182,7 +182,8 @@ class Trainer:
         values = {**gathered_means(rows, self.accelerator), **{name: norm.item() for name, norm in norms.items()}}
         is_good = bool(np.isfinite([values["loss"], values["grad_norm"]]).all())
         if is_good:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norms["grad_norm"])
+            if values["grad_norm"] > 0.999 * self.config.max_grad_norm:  # else the factor is 1
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norms["grad_norm"])
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_share", 1.0)
             self.optimizer.step()

@@ -47,6 +47,7 @@ class Backbone(Protocol):
     denoiser_name: str
     towers: list[Tower]
     device: torch.device
+    dtype: torch.dtype
 
     def to(self, device: torch.device | str) -> None:
         """Move all parts to a device."""
@@ -99,6 +100,11 @@ class PipelineBackbone:
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the denoiser computes in; its own property of that name looks through all of its parameters."""
+        return next(self.denoiser.parameters()).dtype
 
     def to(self, device: torch.device | str) -> None:
         """Move all parts to a device."""

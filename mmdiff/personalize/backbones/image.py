@@ -104,7 +104,7 @@ class StableDiffusionBackbone(UNetBackbone, ImageBackbone):
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         """Return the U-Net's prediction."""
-        return self.denoiser(noisy.to(self.denoiser.dtype), timesteps, **conditions).sample
+        return self.denoiser(noisy.to(self.dtype), timesteps, **conditions).sample
 
 
 class StableDiffusion3Backbone(ImageBackbone):
@@ -140,7 +140,7 @@ class StableDiffusion3Backbone(ImageBackbone):
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         """Return the transformer's prediction."""
-        return self.denoiser(noisy.to(self.denoiser.dtype), timestep=timesteps, **conditions).sample
+        return self.denoiser(noisy.to(self.dtype), timestep=timesteps, **conditions).sample
 
     def draw_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Draw timesteps, which are no whole numbers."""
