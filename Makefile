@@ -30,11 +30,12 @@ test-all: $(STAMP)  ## the tests, slow ones too
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 
-bench: $(STAMP)  ## speed of network, sampler, readers, loader, cutting and evaluation on this machine
+bench: $(STAMP)  ## speed of network, sampler, readers, loader, cutting, evaluation and personalization on this machine; DIFFUSERS=FOLDER compares
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_cut.py
 	$(BIN)/python scripts/bench_eval.py
+	$(BIN)/python scripts/bench_personalize.py $(if $(DIFFUSERS),--diffusers $(DIFFUSERS))
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) out build *.egg-info
