@@ -11,8 +11,8 @@ from mmdiff.pipelines.two_stage.prompts import read_prompts
 
 MAX_WORDS = 4  # of what is taken for the name of a concept; longer is a scene
 LEAD = re.compile(
-    r"(?:(?:an? |the )?(?:photo|photograph|picture|image|painting|drawing|rendering|recording|sound|music|song) )?"
-    r"(?:of|in the style of) (?:an? |the |my |one )?",
+    r"(?:(?:(?:an? |the )?(?:photo|photograph|picture|image|painting|drawing|rendering|recording|sound|music|song) )?"
+    r"(?:of|in the style of) )?(?:an? |the |my |one )?",
     re.IGNORECASE,
 )
 SCENE = re.compile(r"[,.;:]|\b(?:and|at|behind|by|for|from|in|near|of|on|over|playing|to|under|with)\b", re.IGNORECASE)
@@ -66,8 +66,7 @@ def concept_facts(instance_prompt: str, class_prompt: str, word: str, first_word
 def named_in(prompt: str) -> str | None:
     """Return what a prompt such as "a photo of a sks dog" names; None where it is empty, or says more than a name."""
     text = " ".join(prompt.split())
-    lead = LEAD.match(text)
-    named = text[lead.end() :] if lead else text
+    named = text[LEAD.match(text).end() :]  # which always matches, if only nothing
     is_name = named and len(named.split()) <= MAX_WORDS and not SCENE.search(named)
     return named if is_name else None
 
