@@ -44,7 +44,8 @@ def test_every_set_asks_twenty_different_things_of_the_concept():
 
 @pytest.mark.parametrize(("prompt", "name"), [
     ("a photo of a sks dog", "sks dog"), ("photo of <new1> cat", "<new1> cat"), ("sks dog", "sks dog"),
-    ("A painting in the style of sks", "sks"), ("a sks robot", "sks robot"), ("a recording of a sks guitar", "sks guitar"), ("", None),
+    ("A painting in the style of sks", "sks"), ("a sks robot", "sks robot"),
+    ("a recording of a sks guitar", "sks guitar"), ("", None),
     ("a photo of sks dog on a beach", None), ("a photo of sks, my dog", None), ("an album cover by my band", None),
     ("a photo of my very old and red sks dog", None),
 ])  # fmt: skip
