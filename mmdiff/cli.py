@@ -225,6 +225,22 @@ def _add_convert(commands) -> None:
         help="settings that leave no trace in the tensors, such as model.num_heads=4, clip.num_frames=16 or "
         "model.cross_attention_windows=[1,4,8]; the published ones where nothing is said",
     )  # fmt: skip
+    music = add_command(
+        kinds,
+        "audiocraft",
+        "a MusicGen of audiocraft into a folder that is trained here, and an export of training back",
+        "mmdiff convert audiocraft their/export checkpoints/ours base=facebook/musicgen-small",
+        _convert_audiocraft,
+    )
+    music.add_argument("source", help="state_dict.bin, or a folder or hub id with one; or a MusicGen of transformers, "
+                       "or the folder export/ of a training run, to write in audiocraft's form")  # fmt: skip
+    music.add_argument("output", type=Path, help="the folder to write")
+    music.add_argument(
+        "overrides", nargs="*", metavar="base=ID_OR_FOLDER",
+        help="a MusicGen of transformers with the same T5 and codec, which audiocraft's file does not hold (from an "
+        "adapter: where the model it was trained on lies now); text_encoder=t5-base names the T5 for audiocraft "
+        "where its sizes do not tell",
+    )  # fmt: skip
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -264,6 +280,12 @@ def _convert(options: argparse.Namespace) -> int:
     from mmdiff.convert.run import run_convert
 
     return run_convert(options)
+
+
+def _convert_audiocraft(options: argparse.Namespace) -> int:
+    from mmdiff.personalize.musicgen.audiocraft import run_convert_audiocraft
+
+    return run_convert_audiocraft(options)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,21 @@ def read_state(path: Path) -> State:
     Errors: `ValueError` where the file is cut short, holds anything but tensors, more than its size can hold, or values
     that are not finite.
     """
+    return checked_state(path, read_content(path))
+
+
+def read_content(path: Path) -> object:
+    """Return what a file of tensors and plain values holds, `.safetensors` or what `torch.save` wrote.
+
+    Errors: `ValueError` where the file is cut short, claims more than its size, or must be unpickled.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a checkpoint such as Landscape.pt")
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            _check_archive(path)
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return load_file(path)
+        _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (
         OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError, MemoryError,
         UnicodeDecodeError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError,
@@ -40,7 +47,6 @@ def read_state(path: Path) -> State:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: not a readable file of tensors ({reason[0][:200]}); copy it again, and check its "
                          f"size and source: nothing but tensors is accepted") from error  # fmt: skip
-    return _checked(path, state)
 
 
 def write_state(path: Path, state: State) -> None:
@@ -74,7 +80,11 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"it claims {unpacked} bytes, more than the file holds")
 
 
-def _checked(path: Path, state: object) -> State:
+def checked_state(path: Path, state: object) -> State:
+    """Return a state dict as float32.
+
+    Errors: `ValueError` where it holds anything but tensors of finite numbers by name.
+    """
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{path}: holds no tensors by name but a {type(state).__name__}; give a state dict's file")
     result: State = {}

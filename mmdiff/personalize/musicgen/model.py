@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mmdiff.log import get_logger
+from mmdiff.personalize.exports import RECORD, read_record
 from mmdiff.pretrained import HARMLESS_FILES, hash_weights, locate
 
 VERSIONS = {"small": "facebook/musicgen-small", "medium": "facebook/musicgen-medium",
@@ -49,7 +50,13 @@ class MusicGen:
     @property
     def licence(self) -> str | None:
         """The licence of the weights, where it is known."""
-        return next((text for owner, text in LICENCES.items() if self.source.startswith(owner)), None)
+        return licence_of(self.source, self.folder)
+
+
+def licence_of(source: str, folder: Path) -> str | None:
+    """Return the licence of weights by whose they are, or by what a record beside them says; None where unknown."""
+    known = next((text for owner, text in LICENCES.items() if source.startswith(owner)), None)
+    return known or (read_record(folder).get("licence") if (folder / RECORD).is_file() else None)
 
 
 def load_musicgen(version: str) -> MusicGen:
