@@ -65,7 +65,9 @@ class Clap(Extractor):
         try:
             front_end = ClapFeatureExtractor.from_pretrained(weights.path, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
-            network, report = ClapModel.from_pretrained(weights.path, local_files_only=True, output_loading_info=True)
+            network, report = ClapModel.from_pretrained(
+                weights.path, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
         except Exception as error:  # transformers raises whatever its readers raise
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"{source}: cannot be read as a CLAP ({type(error).__name__}: {reason})") from error

@@ -66,7 +66,7 @@ class Clip(Extractor):
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"{source}: the configuration or tokenizer of CLIP cannot be read ({reason})") from error
-        network = CLIPModel(config)
+        network = CLIPModel(config).float()  # also where the checkpoint says half precision
         # Old checkpoints also hold the numbers 0, 1, 2, ... of positions.
         state = {name: x for name, x in read_state(file).items() if not name.endswith(".position_ids")}
         return cls(load_exactly(network, state, source), tokenizer, weights, device)

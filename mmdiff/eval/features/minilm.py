@@ -53,7 +53,9 @@ class MiniLM(Extractor):
             weights = locate(source)
         try:
             tokenizer = AutoTokenizer.from_pretrained(weights.path, local_files_only=True)
-            network, report = AutoModel.from_pretrained(weights.path, local_files_only=True, output_loading_info=True)
+            network, report = AutoModel.from_pretrained(
+                weights.path, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
         except Exception as error:  # transformers raises whatever its readers raise
             reason = str(error).strip().split("\n")[0]
             raise ValueError(

@@ -1,6 +1,7 @@
 """CLAP from a folder on disk: a clip gives the same vector again, whatever its length and its batch."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -67,6 +68,17 @@ def test_middle_of_a_long_clip_is_heard(folder):
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-6)
     np.testing.assert_allclose(heard[2], heard[3], atol=1e-6)
     assert not np.allclose(heard[0], heard[2], atol=1e-6)
+
+
+def test_a_checkpoint_in_half_precision_is_computed_in_float(folder, tmp_path):
+    from transformers import ClapModel
+
+    half = tmp_path / "half"
+    shutil.copytree(folder, half)
+    ClapModel.from_pretrained(folder, dtype=torch.float16).save_pretrained(half)
+    clips = [noise_clip(1.0, RATE)]
+    ours, exact = (Clap.load(str(path)).extract(clips)[0]["embedding"] for path in (half, folder))
+    np.testing.assert_allclose(ours, exact, atol=5e-3)
 
 
 def test_incomplete_folders_are_refused(folder, tmp_path):

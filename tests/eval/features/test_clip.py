@@ -99,6 +99,18 @@ def test_an_old_checkpoint_with_positions_is_read(folder, tmp_path):
     assert Clip.load(str(old)).embed_text(prompts) == pytest.approx(Clip.load(str(folder)).embed_text(prompts))
 
 
+def test_a_checkpoint_in_half_precision_is_computed_in_float(folder, tmp_path):
+    from transformers import CLIPModel
+
+    half = tmp_path / "half"
+    shutil.copytree(folder, half)
+    CLIPModel.from_pretrained(folder, dtype=torch.float16).save_pretrained(half)
+    ours, exact = Clip.load(str(half)), Clip.load(str(folder))
+    assert ours.embed_text(["a cat"]) == pytest.approx(exact.embed_text(["a cat"]), abs=5e-3)
+    clips = [noise_clip(1, 1)]
+    assert ours.extract(clips)[0]["embedding"] == pytest.approx(exact.extract(clips)[0]["embedding"], abs=5e-3)
+
+
 def test_a_folder_without_tokenizer_or_weights_is_refused(folder, tmp_path):
     for missing in ("vocab.json", "model.safetensors"):
         broken = tmp_path / missing
