@@ -1,5 +1,6 @@
 """A recipe's folders as examples: pieces of clips of the concept, what each is called, and the stream of batches."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmdiff.data.stream import BatchStream
 from mmdiff.personalize.audio_concepts import (
     MIN_SECONDS,
     SILENT,
@@ -27,6 +27,7 @@ from mmdiff.personalize.audio_concepts import (
     warn_of_clips,
 )
 from mmdiff.personalize.audio_recipe import INSTANCE_PROMPT, TEMPLATES, AudioRecipe
+from mmdiff.personalize.batches import ConceptBatches
 from mmdiff.personalize.prompts import named_in
 
 
@@ -140,7 +141,7 @@ class AudioExamples:
                              "their own")  # fmt: skip
 
 
-class ClipStream(BatchStream):
+class ClipStream(ConceptBatches):
     """Batches of pieces of clips: waveform `b c n`, and captions.
 
     A clip has a peak of `peak`, or its own where that is None, before a background is mixed in.
@@ -154,6 +155,12 @@ class ClipStream(BatchStream):
         super().__init__(batch_size=recipe.train.batch_size, seed=recipe.seed, rank=rank, world_size=world_size)
         self.examples, self.peak = examples, peak
         self.places, self.class_places = (self._places(each) for each in (examples.recordings, examples.of_class))
+
+    def files(self) -> Iterator[tuple[Path, str]]:
+        """Yield every clip's file: of the concept, of the class, of the background; captions are the recipe's."""
+        examples = self.examples
+        for recording in (*examples.recordings, *examples.of_class, *examples.backgrounds):
+            yield recording.path, ""
 
     def batch(self, number: int) -> dict[str, Any]:
         """Return batch `number` of this rank."""

@@ -1,13 +1,14 @@
 """The endless stream of batches of pictures of a concept, and beside each of them one of its class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmdiff.data.stream import BatchStream
+from mmdiff.personalize.batches import ConceptBatches
 from mmdiff.personalize.concepts import Picture, View, nearest_bucket, read_view
 
 
@@ -21,7 +22,7 @@ class StreamConfig:
     reads_pixels: bool = False
 
 
-class ConceptStream(BatchStream):
+class ConceptStream(ConceptBatches):
     """Batches of instance pictures, all of one size, and as many of the class where there are any.
 
     Over as many batches as there are pictures every picture is taken as often as any other. `captions(picture,
@@ -32,7 +33,7 @@ class ConceptStream(BatchStream):
                  captions: Callable[[Picture, bool, np.random.Generator], str], *, batch_size: int, seed: int,
                  rank: int = 0, world_size: int = 1):  # fmt: skip
         super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
-        self.class_pictures, self.config, self.captions = class_pictures, config, captions
+        self.pictures, self.class_pictures, self.config, self.captions = pictures, class_pictures, config, captions
         self.by_bucket: dict[tuple[int, int], list[Picture]] = {}
         for picture in pictures:
             self.by_bucket.setdefault(nearest_bucket(picture, config.buckets), []).append(picture)
@@ -44,6 +45,11 @@ class ConceptStream(BatchStream):
                for flip in flips]  # fmt: skip
         return own + [(picture, View(*size, flip), True) for size in self.by_bucket for picture in self.class_pictures
                       for flip in flips]  # fmt: skip
+
+    def files(self) -> Iterator[tuple[Path, str]]:
+        """Yield every picture's file and caption: those of the concept, then those of the class."""
+        for picture in (*self.pictures, *self.class_pictures):
+            yield picture.path, picture.caption
 
     def batch(self, number: int) -> dict[str, Any]:
         """Return batch `number` of this rank: pictures, views and captions, `is_class` (bool `b`), pixels if asked."""

@@ -136,6 +136,20 @@ def test_settings_of_validation_may_change_when_a_run_goes_on(images, music, son
         run(replace(recipe_of(tmp_path / "run", 4, 0), random_flip=False))
 
 
+@pytest.mark.parametrize(("family", "method", "changed"),
+                         [("images", "lora", "pictures/00.png"), ("music", "textual_inversion", "clips/drum.wav")])
+def test_a_run_does_not_go_on_with_other_files(family, method, changed, request, tmp_path):
+    recipe_of = request.getfixturevalue(family)(method)
+    run(recipe_of(tmp_path / "run", 1, 0))
+    file = tmp_path / changed
+    kept = file.read_bytes()
+    file.write_bytes(file.with_name({"00.png": "01.png", "drum.wav": "guitar.wav"}[file.name]).read_bytes())
+    with pytest.raises(ValueError, match=r"instance_data_dir: its files .* are not those that this run began with"):
+        run(recipe_of(tmp_path / "run", 2, 0))
+    file.write_bytes(kept)
+    run(recipe_of(tmp_path / "run", 2, 0))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), [("images", "lora"), ("music", "textual_inversion"), ("songs", "dora")])
 def test_a_process_that_is_killed_goes_on_bit_for_bit(family, method, request, tmp_path):
