@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from mmdiff.media.audio import require_audio
 from mmdiff.media.container import native_fps, open_media, presentation_zero
-from mmdiff.media.probe import steadiness
+from mmdiff.media.info import steadiness
 from mmdiff.media.spec import as_fps
 from mmdiff.media.video import require_video
 

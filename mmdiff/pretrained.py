@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mmdiff.models.frame_features import FrozenFrames
     from mmdiff.models.text import TextEncoder
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model*", "vae/*")  # of a hub's repository, which may be large
 SOUND_FILES = ("config.json", "model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model*")

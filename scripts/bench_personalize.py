@@ -24,7 +24,7 @@ from bench_personalize_run import CASES, Plan, has_torchvision
 from tqdm import tqdm
 
 CHILD = Path(__file__).resolve().with_name("bench_personalize_run.py")
-STEPS = {"tiny": (60, 20), "medium": (8, 2)}  # of a run, and of those the ones that warm up
+STEPS = {"tiny": (220, 20), "medium": (8, 2)}  # of a run, and of those the ones that warm up
 NAMES = {"sd-lora": "LoRA, Stable Diffusion", "sd-dreambooth": "DreamBooth, Stable Diffusion",
          "sd3-lora": "LoRA, Stable Diffusion 3", "sd-word": "textual inversion, Stable Diffusion"}  # fmt: skip
 

@@ -13,7 +13,9 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 from bench_network import peak_bytes
@@ -52,7 +54,7 @@ class Plan:
 
 
 def measure(plan: Plan) -> dict:
-    """Train, and return steps a second after those that warm up, and the most memory that was held at any time."""
+    """Train, and return steps a second (of the median step after those that warm up) and the most memory ever held."""
     torch.set_num_threads(plan.threads)
     clock = time.process_time if plan.processor_time else time.perf_counter
     moments: list[float] = []
@@ -60,7 +62,7 @@ def measure(plan: Plan) -> dict:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         (run_ours if plan.scripts is None else run_script)(plan, folder)
     assert len(moments) == plan.steps, f"{len(moments)} steps were taken, not {plan.steps}"
-    seconds = (moments[-1] - moments[plan.warmup]) / (plan.steps - 1 - plan.warmup)
+    seconds = median(after - before for before, after in pairwise(moments[plan.warmup :]))
     return {**asdict(plan), "steps_per_second": 1 / seconds, "peak_bytes": peak_bytes()}
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from mmdiff.personalize.exports import forget_origin
+
 
 def main() -> None:
     """Read one folder and write the other."""
@@ -21,6 +23,8 @@ def main() -> None:
 
         CLIPModel.from_pretrained(options.model, dtype=torch.float16).save_pretrained(options.output)
         AutoTokenizer.from_pretrained(options.model).save_pretrained(options.output)
+    for path in options.output.rglob("*.json"):
+        forget_origin(path)
     weights = sum(path.stat().st_size for path in options.output.rglob("*.safetensors"))
     print(f"{options.output}: {weights / 1e6:.1f} MB of weights")
 

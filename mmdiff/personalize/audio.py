@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmdiff.data.loader import as_loader
 from mmdiff.media import Clip
 from mmdiff.personalize.adapters import LoraMethod
 from mmdiff.personalize.audio_concepts import Recording, clips_in, mean_loudness
@@ -53,7 +52,7 @@ class PersonalizeAudioTask(PersonalizeTask):
         if self.examples.lacks_class_clips():
             self._complete_class(rank, world_size)
         stream = ClipStream(self.examples, self.backbone.peak, rank=rank, world_size=world_size)
-        return as_loader(stream, self.recipe.dataloader_num_workers)
+        return stream.loader(self.recipe.dataloader_num_workers)
 
     def preflight(self) -> str:
         """Return what the folders hold, as a table; what is wrong with them was refused before."""

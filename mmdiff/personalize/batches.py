@@ -18,6 +18,14 @@ class ConceptBatches(BatchStream):
     def files(self) -> Iterator[tuple[Path, str]]:
         """Yield every file in order, and the caption that lies beside it, "" for none."""
 
+    def loader(self, num_workers: int) -> Any:
+        """Return what hands out the batches: worker processes, or where there are none the stream itself."""
+        if not num_workers:
+            return self
+        from mmdiff.data.loader import as_loader
+
+        return as_loader(self, num_workers)
+
     @cached_property
     def fingerprint(self) -> str:
         """What the files are known by: the hash of their contents and captions, whatever they are called."""

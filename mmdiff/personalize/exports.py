@@ -23,7 +23,7 @@ def write_export(folder: Path, write: Callable[[Path], dict[str, Any]], facts: d
     try:
         record = {**facts, **write(aside)}
         for path in aside.rglob("*.json"):
-            _forget_origin(path)
+            forget_origin(path)
         (aside / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(earlier)
@@ -51,7 +51,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def _forget_origin(path: Path) -> None:
+def forget_origin(path: Path) -> None:
     """Leave out of a part's settings from where it was loaded: a path that means nothing elsewhere."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(settings, dict) and {"_name_or_path", "name_or_path"} & settings.keys():

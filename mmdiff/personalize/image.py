@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdiff.data.loader import as_loader
 from mmdiff.media import Clip
 from mmdiff.media.image import as_clip
 from mmdiff.personalize.adapters import LoraMethod
@@ -66,7 +65,7 @@ class PersonalizeImageTask(PersonalizeTask):
                     batch_size=recipe.sample_batch_size, world_size=world_size,
                 )  # fmt: skip
         stream = self.examples.stream(self.backbone.size_multiple, rank=rank, world_size=world_size)
-        return as_loader(stream, recipe.dataloader_num_workers)
+        return stream.loader(recipe.dataloader_num_workers)
 
     def rate_shares(self) -> dict[str, float]:
         """Return the rates of parts of the model as shares of the recipe's, where they differ."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmdiff.personalize.prompt_sets import SETS
-from mmdiff.pipelines.two_stage.prompts import read_prompts
 
 MAX_WORDS = 4  # of what is taken for the name of a concept; longer is a scene
 LEAD = re.compile(
@@ -72,6 +71,8 @@ def named_in(prompt: str) -> str | None:
 
 
 def _read_lines(name: str) -> tuple[str, ...]:
+    from mmdiff.pipelines.two_stage.prompts import read_prompts
+
     path = Path(name).expanduser()
     if not path.is_file():
         raise ValueError(f"--prompts {name}: neither reconstruction nor editability, and no such file")

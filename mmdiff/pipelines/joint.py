@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,8 +29,8 @@ from mmdiff.pipelines.canvas import Canvas, plan_windows
 from mmdiff.pipelines.conditioning import GUIDED, choose_conditioning
 from mmdiff.pipelines.given import Content, Span, check_given
 from mmdiff.pipelines.prompt import Guidance, Told, check_prompts, load_encoder, tell_prompts
+from mmdiff.pretrained import HUB_ID
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OUTPUT_TYPES = ("np", "pt", "raw")
 MAX_GAP = 1000  # how far from an impossible length to look for a possible one
 Generators = torch.Generator | list[torch.Generator] | None

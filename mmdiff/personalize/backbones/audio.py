@@ -5,7 +5,7 @@ from mmdiff.personalize.backbones.sound import AudioBackbone
 from mmdiff.personalize.backbones.stable_audio import StableAudioBackbone
 from mmdiff.pipelines.backends.diffusers_loading import load_pipeline, require
 from mmdiff.pipelines.backends.hub import pipeline_class_of
-from mmdiff.pipelines.two_stage.protocols import LoadOptions
+from mmdiff.pipelines.load_options import LoadOptions
 
 __all__ = ["AudioBackbone", "MelBackbone", "load_audio_backbone"]
 BACKBONES = {

@@ -14,7 +14,7 @@ from mmdiff.personalize.backbones.base import PipelineBackbone, Posterior, Tower
 from mmdiff.personalize.backbones.unet import UNetBackbone
 from mmdiff.pipelines.backends.diffusers_loading import load_pipeline
 from mmdiff.pipelines.backends.hub import pipeline_class_of
-from mmdiff.pipelines.two_stage.protocols import LoadOptions
+from mmdiff.pipelines.load_options import LoadOptions
 
 # What a model's index may name -> the pipeline that makes images of text with its weights.
 PIPELINES = {
@@ -96,11 +96,24 @@ class StableDiffusionBackbone(UNetBackbone, ImageBackbone):
                              "personalized here")  # fmt: skip
         super().__init__(pipe, [Tower("text_encoder", pipe.tokenizer, pipe.text_encoder)], config.snr_gamma)
         self.size_multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+        self.tokens: dict[str, Tensor] = {}
 
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Return CLIP's states of prompts, as the pipeline gives them to its U-Net."""
-        states, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False)
-        return {"encoder_hidden_states": states}
+        """Return CLIP's states of prompts, as the pipeline gives them to its U-Net.
+
+        The pipeline's own `encode_prompt` takes each prompt apart three times, in every step of a word that is learned.
+        """
+        ids = torch.cat([self._tokens(prompt) for prompt in prompts]).to(self.device)
+        return {"encoder_hidden_states": self.pipe.text_encoder(ids)[0]}
+
+    def _tokens(self, prompt: str) -> Tensor:
+        prompt = self.word.spelled(prompt) if self.word is not None else prompt
+        if prompt not in self.tokens:
+            length = self.pipe.tokenizer.model_max_length
+            told = self.pipe.tokenizer(prompt, padding="max_length", max_length=length, truncation=True,
+                                       return_tensors="pt")  # fmt: skip
+            self.tokens[prompt] = told.input_ids
+        return self.tokens[prompt]
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         """Return the U-Net's prediction."""

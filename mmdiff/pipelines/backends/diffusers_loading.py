@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mmdiff.pipelines.backends.hub import Address, as_address, check_index, pip_line, read_index, unreachable
-from mmdiff.pipelines.two_stage.protocols import LoadOptions
+from mmdiff.pipelines.load_options import LoadOptions
 from mmdiff.pretrained import hash_path
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

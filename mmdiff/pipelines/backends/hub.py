@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdiff.checkpoint import INDEX_NAME
-from mmdiff.pipelines.joint import HUB_ID
+from mmdiff.pretrained import HUB_ID
 
 LIBRARIES = (None, "diffusers", "transformers")
 TRANSFORMERS = "transformers>=5.23,<5.24"

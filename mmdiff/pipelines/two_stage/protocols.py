@@ -9,7 +9,9 @@ import numpy as np
 
 from mmdiff.log import get_logger
 from mmdiff.media import Sound, as_fps
+from mmdiff.pipelines.load_options import LoadOptions
 
+__all__ = ["BackendInfo", "LoadOptions", "Progress", "TextToVideo", "Video", "VideoToAudio"]
 Progress = Callable[[int, int], None]  # steps done, steps in all
 # How far a sound's length may lie from its picture's: what is more comes from a wrong sample rate or the wrong file.
 LENGTH_TOLERANCE = Fraction(1, 10)
@@ -53,19 +55,6 @@ class BackendInfo:
     channels: int | None = None
     max_seconds: Fraction | None = None
     needs_text: bool = True
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How a backend's model is loaded: `device` cpu, cuda, cuda:1; `dtype` float32, bfloat16 or float16.
-
-    `offload` is none, model or sequential; `loras` are hub ids, folders or files. None leaves it to the backend.
-    """
-
-    device: str | None = None
-    dtype: str | None = None
-    offload: str = "none"
-    loras: tuple[str, ...] = ()
 
 
 @runtime_checkable
