@@ -133,6 +133,7 @@ def compare(sweep: Sweep, outcomes: Sequence[Outcome], device: str) -> dict[str,
             own[number["system"]].rows.append(number) if number["system"] in own else controls.append(number)
         notes += [*found["notes"], *(f"{what}: not measured; {why}" for what, why in found["missing"].items())]
     return {"rows": [asdict(each) for each in outcomes], "controls": controls, "faults": faults,
+            "concepts": list(dict.fromkeys(folders.values())),
             "notes": list(dict.fromkeys(notes)), "prompts": list(sweep.prompts), "sample": sweep.recipe.sample,
             "left_out": [name for name in folders if name not in {each.name for each in outcomes}]}  # fmt: skip
 

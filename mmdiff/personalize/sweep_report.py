@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from mmdiff.eval.concept.read import find_files
+from mmdiff.eval.concept.study import CONCEPT
 from mmdiff.eval.concept.table import ARROWS
 from mmdiff.eval.files import write_text
 from mmdiff.eval.quality.table import format_number
@@ -25,7 +27,7 @@ TEMPLATE = """<!doctype html>
 <p class="soft">* is best in its column. {{ legend }}</p>
 <ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {% if has_grid %}<h2>The same prompts and seeds</h2>
-<div class="scroll"><img src="grid.png" alt="a line for every row, a column for every prompt"></div>{% endif %}
+<div class="scroll"><img src="grid.png" alt="a line a row, and one of the concept; a column a prompt"></div>{% endif %}
 {% if players %}<h2>The same prompts and seeds</h2><div class="scroll"><table><thead><tr><th>prompt</th>
 {% for name in names %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
 {% for prompt, files in players %}<tr><td>{{ prompt }}</td>
@@ -44,7 +46,8 @@ def write_report(folder: Path, result: Mapping[str, Any], each: int) -> str:
     files = [path for found in made.values() for path, _ in found]
     is_image = bool(files) and files[0].suffix == ".png"
     if is_image:
-        draw_grid(made).save(folder / GRID)
+        own = [path for concept in result["concepts"] for path in find_files(Path(concept))[1]]
+        draw_grid(made, own).save(folder / GRID)
     alike = [] if is_image else zip(*made.values())
     players = [(some[0][1], [os.path.relpath(path, folder) for path, _ in some]) for some in alike]
     page = (
@@ -77,13 +80,17 @@ def make_table(result: Mapping[str, Any]) -> list[list[str]]:
     return table
 
 
-def draw_grid(made: Mapping[str, Sequence[tuple[Path, str]]]) -> Image.Image:
-    """Return the first image of every prompt: a line for every row of the sweep, a column for every prompt."""
+def draw_grid(made: Mapping[str, Sequence[tuple[Path, str]]], concept: Sequence[Path]) -> Image.Image:
+    """Return the first image of every prompt: a line for every row of the sweep, a column for every prompt.
+
+    The last line shows the concept itself.
+    """
     count = max(len(found) for found in made.values())
     step = CELL + MARGIN
-    sheet = Image.new("RGB", (LABEL * 4 + count * step, LABEL + len(made) * step), "white")
+    sheet = Image.new("RGB", (LABEL * 4 + count * step, LABEL + (len(made) + 1) * step), "white")
     pen = ImageDraw.Draw(sheet)
-    for line, (name, found) in enumerate(made.items()):
+    lines = {**made, CONCEPT: [(path, "") for path in concept[:count]]}
+    for line, (name, found) in enumerate(lines.items()):
         pen.text((MARGIN, LABEL + line * step + CELL // 2), name, fill="black")
         for column, (path, prompt) in enumerate(found):
             left = LABEL * 4 + column * step
