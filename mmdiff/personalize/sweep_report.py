@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from mmdiff.eval.concept.read import find_files
 from mmdiff.eval.concept.study import CONCEPT
 from mmdiff.eval.concept.table import ARROWS
 from mmdiff.eval.files import write_text
+from mmdiff.eval.plots import shorten
 from mmdiff.eval.quality.table import format_number
 from mmdiff.eval.report import page_environment
 
 PAGE, GRID = "sweep.html", "grid.png"
-CELL, MARGIN, LABEL = 160, 4, 30  # pixels
-CAPTION_LETTERS = 25  # that fit over a cell
+CELL, MARGIN, LABEL, FONT = 160, 4, 40, 15  # pixels
+CAPTION_LETTERS = 21  # that fit over a cell
+MOST_CHANGES = 48  # letters of what a row changes, in the terminal
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sweep</title>{% include "style.html" %}</head><body><main>
 <h1>Sweep</h1>
@@ -56,6 +58,7 @@ def write_report(folder: Path, result: Mapping[str, Any], each: int) -> str:
         .render(table=table, notes=notes, legend=LEGEND, has_grid=is_image, players=players, names=list(made))
     )
     write_text(folder / PAGE, page)
+    table = [[line[0], shorten(line[1], MOST_CHANGES), *line[2:]] for line in table]
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths)).rstrip() for line in table]
     return "\n".join([*lines, "", f"* is best in its column. {LEGEND}", *notes, f"{folder / PAGE}"])
@@ -88,17 +91,17 @@ def draw_grid(made: Mapping[str, Sequence[tuple[Path, str]]], concept: Sequence[
     count = max(len(found) for found in made.values())
     step = CELL + MARGIN
     sheet = Image.new("RGB", (LABEL * 4 + count * step, LABEL + (len(made) + 1) * step), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     lines = {**made, CONCEPT: [(path, "") for path in concept[:count]]}
     for line, (name, found) in enumerate(lines.items()):
-        pen.text((MARGIN, LABEL + line * step + CELL // 2), name, fill="black")
+        pen.text((MARGIN, LABEL + line * step + CELL // 2), name, fill="black", font=font)
         for column, (path, prompt) in enumerate(found):
             left = LABEL * 4 + column * step
             with Image.open(path) as image:
                 sheet.paste(image.convert("RGB").resize((CELL, CELL)), (left, LABEL + line * step))
             if not line:
                 halves = prompt[:CAPTION_LETTERS], prompt[CAPTION_LETTERS : 2 * CAPTION_LETTERS]
-                pen.text((left, MARGIN), "\n".join(halves), fill="black")
+                pen.text((left, MARGIN), "\n".join(halves), fill="black", font=font)
     return sheet
 
 

@@ -87,7 +87,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_compares_its_rows(sweep, capsys):
         assert {"CLIP-I", "CLIP-T"} <= numbers.keys() and any("FD" in name for name in numbers)
         assert all(isinstance(value, float) for value in numbers.values())
     assert said.out.splitlines()[0].split()[:2] == ["row", "changes"] and "num_vectors=2" in said.out
-    assert Image.open(out / "grid.png").size == (120 + 2 * 164, 30 + 3 * 164)
+    assert Image.open(out / "grid.png").size == (160 + 2 * 164, 40 + 3 * 164)
     assert "grid.png" in (out / "sweep.html").read_text()
 
 

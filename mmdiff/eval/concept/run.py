@@ -93,7 +93,7 @@ def make_rows(study: Study, concept: System, reference: System, roles: Roles) ->
         rows += similarity_rows(metric, study.loaded[key].name, concept, roles.faithful, seed)
     if joint is not None:
         rows += text_rows(family.agreement, joint, concept, roles.asked, seed)
-        if roles.has_editability:
+        if roles.has_reconstruction and roles.has_editability:  # else it is the same number again
             rows += text_rows(f"{family.agreement}, reconstruction", joint, concept, roles.faithful, seed)
         if study.kind == "image":
             rows += text_rows("CLIPScore", joint, concept, roles.asked, seed, score=per_item_clip_score)
