@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,8 @@ def draw_grid(made: Mapping[str, Sequence[tuple[Path, str]]], concept: Sequence[
             with Image.open(path) as image:
                 sheet.paste(image.convert("RGB").resize((CELL, CELL)), (left, LABEL + line * step))
             if not line:
-                halves = prompt[:CAPTION_LETTERS], prompt[CAPTION_LETTERS : 2 * CAPTION_LETTERS]
-                pen.text((left, MARGIN), "\n".join(halves), fill="black", font=font)
+                words = "\n".join(textwrap.wrap(prompt, CAPTION_LETTERS)[:2])
+                pen.text((left, MARGIN), words, fill="black", font=font)
     return sheet
 
 
