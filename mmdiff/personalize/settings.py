@@ -1,5 +1,6 @@
 """What recipes of personalization share: the names that users of diffusers' scripts know, and checks of ranges."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ class ScriptFlags:
     """Other words for settings of `train`, into which `settle_flags` puts them: null in a recipe that is built."""
 
     learning_rate: float | None = None
+    scale_lr: bool | None = None  # the rate times the examples of a step: batch, accumulated parts and processes
     train_batch_size: int | None = None
     max_train_steps: int | None = None
     gradient_accumulation_steps: int | None = None
@@ -58,8 +60,13 @@ def settle_flags(recipe: Any, usual: TrainConfig) -> None:
         if said not in (value, getattr(usual, name)):
             raise ValueError(f"{flag} says train.{name}={value}, and the recipe says {said} too; give one of them")
         settings[name] = value
-    object.__setattr__(recipe, "train", replace(recipe.train, **settings))
-    for name in FLAGS:
+    train = replace(recipe.train, **settings)
+    if recipe.scale_lr:
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        rate = train.learning_rate * train.batch_size * train.gradient_accumulation_steps * processes
+        train = replace(train, learning_rate=rate)
+    object.__setattr__(recipe, "train", train)
+    for name in (*FLAGS, "scale_lr"):
         object.__setattr__(recipe, name, None)
 
 

@@ -133,6 +133,8 @@ def test_settings_of_training_may_have_the_names_of_scripts(tmp_path):
     assert (train.learning_rate, train.optimizer, train.max_steps, train.preview_every) == (1.0, "prodigy", 7, 3)
     assert recipe.max_train_steps is None, "said once: a run may go on with more steps"
     assert load_recipe(path, ["use_8bit_adam=true"]).train.optimizer == "adamw8bit"
+    scaled = load_recipe(path, ["learning_rate=1e-4", "scale_lr=true", "gradient_accumulation_steps=2"])
+    assert scaled.train.learning_rate == pytest.approx(4e-4) and scaled.scale_lr is None
     with pytest.raises(ValueError, match=r"train_batch_size says train\.batch_size=3, and the recipe says 2"):
         load_recipe(path, ["train_batch_size=3"])
     with pytest.raises(ValueError, match="use_8bit_adam says"):

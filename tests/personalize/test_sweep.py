@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from mmdiff.cli import main
+from mmdiff.log import get_logger
 from mmdiff.personalize.sweep_commands import Ended, alone_in
 from mmdiff.personalize.sweep_plan import read_sweep
 from mmdiff.personalize.sweep_report import make_table, write_report
@@ -62,7 +63,7 @@ def run(sweep: Path, *more: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_stopped_goes_on_and_compares_its_rows(sweep, capsys):
+def test_a_sweep_that_was_stopped_goes_on_and_compares_its_rows(sweep, capsys, caplog, monkeypatch):
     out = sweep.parent / "out"
     words = [sys.executable, "-m", "mmdiff.cli", "personalize", "sweep", str(sweep), "-o", str(out), "--device", "cpu"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -76,9 +77,11 @@ def test_a_sweep_that_was_stopped_goes_on_and_compares_its_rows(sweep, capsys):
     with alone_in(out):
         assert run(sweep) == 2
     assert "another sweep is at work here" in capsys.readouterr().err
-    assert run(sweep) == 0
+    monkeypatch.setattr(get_logger(), "propagate", True)
+    with caplog.at_level("INFO"):
+        assert run(sweep) == 0
     said = capsys.readouterr()
-    assert "row one: training" not in said.err and "row two: making generations" in said.err
+    assert "row one: training" not in caplog.text and "row two: making generations" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in done} == done
     result = json.loads((out / "sweep.json").read_text())
     for row, vectors in zip(result["rows"], ({}, {"num_vectors": 2}), strict=True):
