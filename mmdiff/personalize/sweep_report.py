@@ -22,10 +22,14 @@ CELL, MARGIN, LABEL, FONT = 160, 4, 40, 15  # pixels
 CAPTION_LETTERS = 21  # that fit over a cell
 MOST_CHANGES = 48  # letters of what a row changes, in the terminal
 TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Sweep</title>{% include "style.html" %}</head><body><main>
+<html lang="en"><head><meta charset="utf-8"><title>Sweep</title>{% include "style.html" %}
+<style>td.changes { white-space: normal; text-align: left; min-width: 16em; font-size: 0.85em; }</style>
+</head><body><main>
 <h1>Sweep</h1>
 <div class="scroll"><table><thead><tr>{% for cell in table[0] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
-{% for line in table[1:] %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+{% for line in table[1:] %}<tr>
+{% for cell in line %}<td{% if loop.index == 2 %} class="changes"{% endif %}>{{ cell }}</td>{% endfor %}
+</tr>{% endfor %}
 </tbody></table></div>
 <p class="soft">* is best in its column. {{ legend }}</p>
 <ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
