@@ -3,7 +3,8 @@
 `--diffusers FOLDER` names a checkout of diffusers, whose scripts in examples/ are then run on the same random models
 (bench_personalize_models.py says which), photos, batch, precision, optimizer and threads, each run in a process of its
 own, in turn with ours. Without it our rows are printed alone. Rows "with caches" keep latents and text embeddings: ours
-by default, the scripts' by the options that they have for it, where they have any. The best of `--repeats` runs counts.
+by default, the scripts' by the options that they have for it, where they have any. Medians over `--repeats` rounds are
+printed.
 Two programs at once make every figure worthless; `--processor-time --threads 1` counts the processor's seconds, which
 other programs change little.
 """
@@ -14,9 +15,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 import torch
 from bench_personalize_models import INITIALIZERS, RESOLUTIONS, write_model, write_photos
@@ -34,17 +36,13 @@ def main() -> int:
     options = parse()
     with tempfile.TemporaryDirectory() as folder:
         plans = make_plans(options, Path(folder))
-        rows: list[dict] = []
-        for repeat in tqdm(range(options.repeats), unit="round", disable=None):
-            for number, plan in enumerate(plans):
-                measured = measure(plan)
-                if repeat == 0:
-                    rows.append(measured)
-                else:
-                    rows[number] = better(rows[number], measured)
-    add_ratios(rows)
+        rounds = []
+        for _ in tqdm(range(options.repeats), unit="round", disable=None):
+            rounds.append([measure(plan) for plan in plans])
+            add_ratios(rounds[-1])
+    rows = [typical(measured) for measured in zip(*rounds)]
     machine = {"torch": torch.__version__, "threads": options.threads, "cores": os.cpu_count(),
-               "batch": options.batch_size, "precision": options.precision, "best of": options.repeats,
+               "batch": options.batch_size, "precision": options.precision, "median of": options.repeats,
                "seconds": "of the processor" if options.processor_time else "of the clock"}  # fmt: skip
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     if options.diffusers and not has_torchvision():
@@ -115,12 +113,13 @@ def measure(plan: Plan) -> dict:
     return {**asdict(plan), "failure": reason[0]}
 
 
-def better(one: dict, other: dict) -> dict:
-    """Return the best of two measurements of a run."""
-    if "failure" in one or "failure" in other:
-        return one if "failure" in one else other
-    return {**one, "steps_per_second": max(one["steps_per_second"], other["steps_per_second"]),
-            "peak_bytes": min(one["peak_bytes"], other["peak_bytes"])}  # fmt: skip
+def typical(measured: Sequence[dict]) -> dict:
+    """Return a run as it mostly was: medians over rounds, those of ratios too, whose two sides are of one round."""
+    failed = [one for one in measured if "failure" in one]
+    if failed:
+        return failed[0]
+    numbers = ("steps_per_second", "peak_bytes", "times_as_fast", "share_of_memory")
+    return measured[0] | {name: median(one[name] for one in measured) for name in numbers if name in measured[0]}
 
 
 def add_ratios(rows: list[dict]) -> None:

@@ -31,9 +31,11 @@ def test_rows_are_compared_with_the_script_as_it_is_by_default():
     lines = bench_personalize.table(rows).splitlines()
     assert lines[3] == "| tiny | LoRA, Stable Diffusion | ours, with caches | 3.5 | 1.75 | 3.00 GB | 75% |"
     assert "| diffusers, with caches | 2.5 | 1.25 |" in lines[4]
-    best = bench_personalize.better(rows[0], {**rows[0], "steps_per_second": 1.0, "peak_bytes": 3})
-    assert (best["steps_per_second"], best["peak_bytes"]) == (2.0, 3)
-    assert bench_personalize.better(rows[0], {**rows[0], "failure": "no"})["failure"] == "no"
+    rounds = [{**rows[1], "steps_per_second": speed, "times_as_fast": ratio}
+              for speed, ratio in ((9, 1), (3, 2), (4, 3))]  # fmt: skip
+    typical = bench_personalize.typical(rounds)
+    assert (typical["steps_per_second"], typical["times_as_fast"], typical["peak_bytes"]) == (4, 2, 3 * 10**9)
+    assert bench_personalize.typical([rows[0], {**rows[0], "failure": "no"}])["failure"] == "no"
 
 
 def test_without_a_checkout_only_ours_is_run_and_both_sides_are_told_the_same(tmp_path):
