@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, send_to_device
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -280,6 +281,7 @@ def make_accelerator(mixed_precision: str) -> Accelerator:
     # Looking for unused parameters keeps DDP's buckets as they are. Else it regroups them after a process's first step,
     # and with three ranks or more a resumed run adds up that step's gradients in another order (seen on gloo).
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision, kwargs_handlers=[ddp]
     )
