@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accelerate.state import AcceleratorState
-
 from mmdiff.recipes import build_task
 from mmdiff.train.trainer import run_training
 
@@ -18,7 +16,6 @@ CLOCKS = ("elapsed_seconds", "examples_per_second")
 
 def run(recipe: Any) -> Path:
     """Run a recipe as `mmdiff train` does; return its folder."""
-    AcceleratorState._reset_state()
     assert run_training(recipe, build_task) == 0
     return Path(recipe.output_dir)
 

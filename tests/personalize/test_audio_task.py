@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
@@ -129,7 +128,6 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(name, settings, audio_recipe_
     backgrounds = write_clips(tmp_path / "backgrounds", "drum")
     for run, stops in (("whole", (4,)), ("parts", (3, 4))):
         for stop in stops:
-            AcceleratorState._reset_state()
             recipe = audio_recipe_of(
                 name, folder, background_dir=str(backgrounds), output_dir=str(tmp_path / run), **settings,
                 train={"max_steps": stop, "checkpoint_every": 3, "preview_every": 2, "ema_decay": 0.5, "batch_size": 2,

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 from mmdiff.personalize.image import PersonalizeImageTask
@@ -77,7 +76,6 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(model, settings, recipe_of, t
     pictures = write_noise(tmp_path / "pictures", [(24, 16), (16, 24), (16, 16)])
     for name, stops in (("whole", (4,)), ("parts", (3, 4))):
         for stop in stops:
-            AcceleratorState._reset_state()
             train = {"max_steps": stop, "checkpoint_every": 3, "preview_every": 2, "ema_decay": 0.5, "batch_size": 2,
                      "checkpoints_total_limit": 5}  # fmt: skip
             recipe = recipe_of(model, pictures, use_aspect_ratio_buckets=True, train=train, caption_dropout=0.2,
@@ -144,7 +142,6 @@ def test_settings_of_training_may_have_the_names_of_scripts(tmp_path):
 def test_the_text_encoder_may_learn_at_a_rate_of_its_own(recipe_of, tmp_path):
     pictures, moved = write_pictures(tmp_path / "pictures"), {}
     for rate in (None, 1e-5):
-        AcceleratorState._reset_state()
         recipe = recipe_of("sd1", pictures, method="dreambooth", instance_prompt="photo of dog",
                            train_text_encoder=True, text_encoder_lr=rate, output_dir=str(tmp_path / f"run-{rate}"),
                            train={"max_steps": 1, "learning_rate": 1e-3})  # fmt: skip

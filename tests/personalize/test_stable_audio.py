@@ -10,7 +10,6 @@ import torch
 
 pytest.importorskip("torchsde", reason="diffusers' scheduler of Stable Audio needs it: pip install torchsde")
 
-from accelerate.state import AcceleratorState
 from diffusers import DiffusionPipeline, StableAudioDiTModel
 from diffusers.loaders import PeftAdapterMixin
 from safetensors.torch import load_file
@@ -209,7 +208,6 @@ def test_a_run_in_bf16_that_is_stopped_goes_on_bit_for_bit(recipe_of, tmp_path):
                 "object_class": "guitar", "num_class_clips": 3, "validation_prompt": "sks"}  # fmt: skip
     for run, stops in (("whole", (4,)), ("parts", (3, 4))):
         for stop in stops:
-            AcceleratorState._reset_state()
             recipe = recipe_of(**settings, output_dir=str(tmp_path / run), max_train_steps=stop, checkpointing_steps=3,
                                validation_steps=2, mixed_precision="bf16", gradient_checkpointing=True)  # fmt: skip
             assert run_training(recipe, build_task) == 0
